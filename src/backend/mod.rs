@@ -1,0 +1,1 @@
+//! The trait of tensor operations; `cpu` and `cuda` implement it.

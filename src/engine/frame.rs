@@ -1,0 +1,284 @@
+//! A frame: everything recorded about one step of all lanes. Immutable; the screen, the files and the JSON
+//! are made from frames only.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// One step of all lanes. Step 0 is the prompt, step s ≥ 1 feeds the s-th generated token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Frame {
+    pub step: u32,
+    /// Sublayers finished (attention and MLP counted apart); `None` once the pass is complete.
+    pub partial: Option<u32>,
+    pub lanes: Vec<LaneFrame>,
+    /// What each operation cost in this step (all lanes together).
+    pub ops: Vec<OpTime>,
+    pub memory: Memory,
+    /// Wall time of the step, nanoseconds: pass, policies, sampling.
+    pub wall_ns: u64,
+    /// Facts first noticed in this step.
+    pub findings: Vec<Finding>,
+}
+
+/// What one lane did in a step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaneFrame {
+    /// Policy spec as the user wrote it, normalised.
+    pub spec: Arc<str>,
+    /// Ids fed in this step: the prompt in step 0, else one.
+    pub fed: Arc<[u32]>,
+    /// Original position of the first fed token.
+    pub pos: u32,
+    /// The token sampled after this step (fed in the next one).
+    pub next: Option<u32>,
+    /// Most probable next tokens, best first.
+    pub candidates: Vec<Candidate>,
+    /// Entropy of the next-token distribution, nats.
+    pub entropy: f32,
+    /// −ln p(fed token) under the lane's previous distribution, nats; `None` for the prompt (ask `Query::PromptNll`).
+    pub nll: Option<f32>,
+    pub residual: Arc<ResidualStats>,
+    pub attention: Arc<AttentionStats>,
+    pub kv_norms: Arc<KvNorms>,
+    /// Attention received so far by each position, mean over layers and heads of the column sums [positions].
+    pub received: Arc<[f32]>,
+    /// Attention of the newest query on each position, mean over layers and heads [positions].
+    pub row: Arc<[f32]>,
+    pub kept: Arc<Kept>,
+    pub kv: KvBytes,
+    /// Against lane 0 in the same step; `None` on lane 0 itself or where the two have no common step.
+    pub against: Option<Against>,
+    /// Logit lens of the last fed token; empty while the probe is off.
+    pub lens: Vec<LensLayer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub id: u32,
+    pub logit: f32,
+    /// Probability in the model's own distribution (temperature 1, no truncation).
+    pub prob: f32,
+    /// Probability after temperature and truncation: what the sampler drew from (0 = cut off).
+    pub sampled_prob: f32,
+}
+
+/// Statistics of the residual stream, `[points][rows]` row-major.
+/// Points: embedding, then after attention and after MLP of each layer: 1 + 2L.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResidualStats {
+    pub points: usize,
+    pub rows: usize,
+    pub l2: Vec<f32>,
+    pub rms: Vec<f32>,
+    pub absmax: Vec<f32>,
+    /// Median of |x| over the channels (mean of the two middle values).
+    pub median: Vec<f32>,
+    /// Channel of the largest |x|.
+    pub argmax: Vec<u32>,
+}
+
+/// Reductions of each attention row, `[layers][heads][rows]` row-major.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AttentionStats {
+    pub layers: usize,
+    pub heads: usize,
+    pub rows: usize,
+    /// Entropy of the row, nats.
+    pub entropy: Vec<f32>,
+    /// Probability on position 0.
+    pub first: Vec<f32>,
+    /// Probability on the most recent `recent_window` visible positions, the query's own included.
+    pub recent: Vec<f32>,
+    pub recent_window: usize,
+    /// Mean distance Σ p·(query position − key position), tokens.
+    pub distance: Vec<f32>,
+}
+
+/// Norms of the keys and values appended in this step, `[layers][kv heads][rows]` row-major.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KvNorms {
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub rows: usize,
+    pub key_l2_pre: Vec<f32>,
+    pub key_l2: Vec<f32>,
+    pub value_l1: Vec<f32>,
+    pub value_l2: Vec<f32>,
+}
+
+/// Which positions each (layer, kv head) holds, as bit sets over `0..positions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub positions: usize,
+    /// `[layers][kv heads][ceil(positions / 64)]`, least significant bit first.
+    pub bits: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KvBytes {
+    /// Bytes really allocated for live entries.
+    pub held: u64,
+    /// What lane 0 holds for the same positions.
+    pub full: u64,
+    /// Bytes held per layer.
+    pub per_layer: Vec<u64>,
+    /// Entries held per layer, all kv heads together.
+    pub slots_per_layer: Vec<u32>,
+}
+
+/// A lane compared with lane 0 after the same number of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    /// KL(lane 0 ‖ lane), nats. Meaningful as a cache effect only while `same_prefix`.
+    pub kl: f32,
+    pub top1_agrees: bool,
+    /// Both lanes have been fed the same tokens so far.
+    pub same_prefix: bool,
+}
+
+/// Logit lens after one layer: `lm_head(final_norm(residual))`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LensLayer {
+    /// Residual point (0 = embedding, 2l+2 = after layer l).
+    pub point: u32,
+    /// (token, probability), best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Cost of one kind of operation within a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpTime {
+    pub name: Arc<str>,
+    pub calls: u32,
+    pub total_ns: u64,
+    /// Wall time of every call, nanoseconds, in order.
+    pub ns: Vec<u32>,
+    /// Bytes that the operation has to touch at least once (weights, cache, activations): derived from shapes.
+    pub bytes: u64,
+    /// Floating-point (or integer multiply-add) operations, two per multiply-add: derived from shapes.
+    pub flops: u64,
+}
+
+/// Where the memory is, bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    pub weights: u64,
+    pub kv: u64,
+    /// Queries kept so that any map can be computed again.
+    pub queries: u64,
+    pub queries_budget: u64,
+    pub activations: u64,
+    pub history: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    MassiveActivation,
+    AttentionSink,
+    Divergence,
+    EndOfText,
+    Overflow,
+    LowBudget,
+}
+
+/// A fact the program noticed by itself, with its evidence and what to do about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub kind: FindingKind,
+    pub lane: u32,
+    pub step: u32,
+    /// One line: what was seen.
+    pub title: String,
+    /// The numbers behind it and the definition used.
+    pub evidence: String,
+    /// What an engineer would do next.
+    pub advice: String,
+    pub layer: Option<u32>,
+    pub head: Option<u32>,
+    pub position: Option<u32>,
+}
+
+impl ResidualStats {
+    pub fn at(&self, point: usize, row: usize) -> usize {
+        point * self.rows + row
+    }
+}
+
+impl AttentionStats {
+    pub fn at(&self, layer: usize, head: usize, row: usize) -> usize {
+        (layer * self.heads + head) * self.rows + row
+    }
+}
+
+impl KvNorms {
+    pub fn at(&self, layer: usize, kv_head: usize, row: usize) -> usize {
+        (layer * self.kv_heads + kv_head) * self.rows + row
+    }
+}
+
+impl Kept {
+    pub fn new(layers: usize, kv_heads: usize, positions: usize) -> Self {
+        let bits = vec![0; layers * kv_heads * positions.div_ceil(64)];
+        Self { layers, kv_heads, positions, bits }
+    }
+
+    fn words(&self) -> usize {
+        self.positions.div_ceil(64)
+    }
+
+    pub fn set(&mut self, layer: usize, kv_head: usize, position: usize) {
+        let words = self.words();
+        self.bits[(layer * self.kv_heads + kv_head) * words + position / 64] |= 1 << (position % 64);
+    }
+
+    pub fn contains(&self, layer: usize, kv_head: usize, position: usize) -> bool {
+        position < self.positions
+            && self.bits[(layer * self.kv_heads + kv_head) * self.words() + position / 64] >> (position % 64) & 1 == 1
+    }
+
+    pub fn count(&self, layer: usize, kv_head: usize) -> usize {
+        let words = self.words();
+        let from = (layer * self.kv_heads + kv_head) * words;
+        self.bits[from..from + words].iter().map(|w| w.count_ones() as usize).sum()
+    }
+
+    /// Kept positions of one (layer, kv head), ascending.
+    pub fn list(&self, layer: usize, kv_head: usize) -> Vec<u32> {
+        (0..self.positions).filter(|&p| self.contains(layer, kv_head, p)).map(|p| p as u32).collect()
+    }
+
+    /// In how many of the layer × kv head caches each position is still held, 0..=layers·kv_heads [positions].
+    pub fn depth(&self) -> Vec<u32> {
+        let mut depth = vec![0; self.positions];
+        for layer in 0..self.layers {
+            for head in 0..self.kv_heads {
+                for (p, d) in depth.iter_mut().enumerate() {
+                    *d += self.contains(layer, head, p) as u32;
+                }
+            }
+        }
+        depth
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_remembers_exactly_what_was_set() {
+        let mut kept = Kept::new(2, 3, 130);
+        for p in [0, 63, 64, 129] {
+            kept.set(1, 2, p);
+        }
+        assert_eq!(kept.list(1, 2), [0, 63, 64, 129]);
+        assert_eq!(kept.count(1, 2), 4);
+        assert_eq!(kept.count(0, 0), 0);
+        assert!(!kept.contains(1, 2, 130));
+        assert_eq!(kept.depth()[64], 1);
+    }
+}

@@ -1,0 +1,159 @@
+//! What goes into the engine (commands, queries) and what comes out (events).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::Frame;
+
+/// How far one step goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grain {
+    Token,
+    Layer,
+    Sublayer,
+}
+
+/// When a run pauses by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    Forever,
+    Tokens(u32),
+    EndOfText,
+    Finding,
+}
+
+#[derive(Debug, Clone)]
+pub enum Command {
+    Step(Grain),
+    Run { until: Until, pace_ms: u32 },
+    Pause,
+    /// Restore the state after `step` and drop all later steps; later steps are computed again, bit-identically.
+    Rewind { step: u32 },
+    /// New lane that continues `lane` from after `step` with its own copy of the cache.
+    Fork { lane: u32, step: u32 },
+    /// Replace the token that `lane` feeds in the next step.
+    Force { lane: u32, token: u32 },
+    /// Start again with another prompt; lanes and settings stay.
+    Prompt(String),
+    SetProbes(Probes),
+    Query { id: u64, query: Query },
+    Quit,
+}
+
+/// Probes that cost something and can be switched off (off = free).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probes {
+    pub residual: bool,
+    pub attention: bool,
+    pub kv_norms: bool,
+    pub lens: bool,
+    pub timings: bool,
+}
+
+impl Default for Probes {
+    /// What `run` and `bench` use: everything but the lens, which costs one head product per layer.
+    fn default() -> Self {
+        Self { residual: true, attention: true, kv_norms: true, lens: false, timings: true }
+    }
+}
+
+/// How cells of a map are folded into one pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fold {
+    Max,
+    Mean,
+    Sum,
+}
+
+/// Questions answered between operations, from the kept queries and the caches.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Query {
+    /// A tile of lane 0's attention map of one head: queries `rows.0..rows.1`, keys `cols.0..cols.1`,
+    /// folded to at most `height` × `width` pixels. Cells above the diagonal count as absent.
+    Tile { layer: u32, head: u32, rows: (u32, u32), cols: (u32, u32), height: u32, width: u32, fold: Fold },
+    /// Attention of one lane's newest query over its held slots.
+    Row { lane: u32, layer: u32, head: u32 },
+    /// Column sums so far of one lane's head.
+    Column { lane: u32, layer: u32, head: u32 },
+    /// −ln p of every prompt token (one head product per prompt token).
+    PromptNll,
+}
+
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// `height` × `width` values row-major; NaN where no cell is visible. `rows`, `cols` as asked, clipped.
+    Tile { rows: (u32, u32), cols: (u32, u32), height: u32, width: u32, values: Arc<[f32]>, micros: u32 },
+    /// (position, value), ascending positions.
+    Slots(Arc<[(u32, f32)]>),
+    /// [P] nats; the first is NaN (nothing precedes it).
+    PromptNll(Arc<[f32]>),
+    /// Why the question has no answer now.
+    Nothing(String),
+}
+
+/// What the screen needs to know about the model before any frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Catalog name, file name or folder.
+    pub id: String,
+    pub family: String,
+    pub sha256: Option<String>,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub hidden: usize,
+    pub ff: usize,
+    pub vocab: usize,
+    pub context: usize,
+    /// Sliding window of each layer (`None` = full attention).
+    pub windows: Vec<Option<usize>>,
+    /// e.g. "Q4_1".
+    pub weight_types: String,
+    pub parameters: u64,
+    pub device: String,
+    pub precision: String,
+    pub kv_type: String,
+    pub threads: usize,
+    pub eos: Vec<u32>,
+}
+
+/// Spells a token id as text, unsanitized: whoever draws it makes control characters visible.
+#[derive(Clone)]
+pub struct Speller(pub Arc<dyn Fn(u32) -> String + Send + Sync>);
+
+impl std::fmt::Debug for Speller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Speller")
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Work before the first frame: what, how much of how much (bytes, tensors or tokens; total 0 = unknown).
+    Progress { what: String, done: u64, total: u64 },
+    Ready(Arc<ModelInfo>, Speller),
+    /// Prompt ids, known before the prompt is read.
+    Prompt(Arc<[u32]>),
+    Frame(Arc<Frame>),
+    /// Steps after `step` were dropped.
+    Rewound { step: u32 },
+    State(State),
+    Answer { id: u64, answer: Answer },
+    /// The run failed; what was recorded stays.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Loading,
+    /// Prompt tokens read, of how many.
+    Prefill { done: u32, total: u32 },
+    Paused { why: Option<String> },
+    Running,
+    Finished,
+}
