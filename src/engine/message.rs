@@ -28,18 +28,32 @@ pub enum Until {
 #[derive(Debug, Clone)]
 pub enum Command {
     Step(Grain),
-    Run { until: Until, pace_ms: u32 },
+    Run {
+        until: Until,
+        pace_ms: u32,
+    },
     Pause,
     /// Restore the state after `step` and drop all later steps; later steps are computed again, bit-identically.
-    Rewind { step: u32 },
+    Rewind {
+        step: u32,
+    },
     /// New lane that continues `lane` from after `step` with its own copy of the cache.
-    Fork { lane: u32, step: u32 },
+    Fork {
+        lane: u32,
+        step: u32,
+    },
     /// Replace the token that `lane` feeds in the next step.
-    Force { lane: u32, token: u32 },
+    Force {
+        lane: u32,
+        token: u32,
+    },
     /// Start again with another prompt; lanes and settings stay.
     Prompt(String),
     SetProbes(Probes),
-    Query { id: u64, query: Query },
+    Query {
+        id: u64,
+        query: Query,
+    },
     Quit,
 }
 
@@ -135,15 +149,24 @@ impl std::fmt::Debug for Speller {
 #[derive(Debug, Clone)]
 pub enum Event {
     /// Work before the first frame: what, how much of how much (bytes, tensors or tokens; total 0 = unknown).
-    Progress { what: String, done: u64, total: u64 },
+    Progress {
+        what: String,
+        done: u64,
+        total: u64,
+    },
     Ready(Arc<ModelInfo>, Speller),
     /// Prompt ids, known before the prompt is read.
     Prompt(Arc<[u32]>),
     Frame(Arc<Frame>),
     /// Steps after `step` were dropped.
-    Rewound { step: u32 },
+    Rewound {
+        step: u32,
+    },
     State(State),
-    Answer { id: u64, answer: Answer },
+    Answer {
+        id: u64,
+        answer: Answer,
+    },
     /// The run failed; what was recorded stays.
     Failed(String),
 }
@@ -152,8 +175,13 @@ pub enum Event {
 pub enum State {
     Loading,
     /// Prompt tokens read, of how many.
-    Prefill { done: u32, total: u32 },
-    Paused { why: Option<String> },
+    Prefill {
+        done: u32,
+        total: u32,
+    },
+    Paused {
+        why: Option<String>,
+    },
     Running,
     Finished,
 }
