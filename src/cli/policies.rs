@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use comfy_table::{Cell, ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use miette::{IntoDiagnostic, Result};
 use serde_json::{Value, json};
 
@@ -12,6 +12,9 @@ use crate::policy::registry::POLICIES;
 const GRAMMAR: &str = "\
 spec = part(+part)*, part = name[@budget][:key=value,...]; budget = N% (of the prompt, kept) or N (tokens)
 e.g. snapkv@50%, streaming@256:sinks=8, h2o@12.5%:recent=25%; 100% keeps what is generated, too";
+
+/// Columns where the output is no terminal.
+const PLAIN_WIDTH: u16 = 120;
 
 /// List the KV-cache policies with their keys, defaults and papers.
 #[derive(Debug, clap::Args)]
@@ -24,7 +27,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let text = match args.json {
         true => serde_json::to_string_pretty(&as_json()).into_diagnostic()?,
-        false => format!("{}\n\n{GRAMMAR}", as_table()),
+        false => format!("{}\n\n{}\n\n{GRAMMAR}", policies(), keys()),
     };
     match writeln!(io::stdout().lock(), "{text}") {
         // the reader has seen enough (`| head`)
@@ -33,37 +36,42 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-fn as_table() -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header([
-        "policy",
-        "family",
-        "idea",
-        "acts",
-        "keys (default): meaning",
-        "budget",
-        "paper",
-    ]);
+/// A row for each policy; its keys are in the table of keys.
+fn policies() -> Table {
+    let mut table = table(["policy", "family", "idea", "acts", "budget", "arXiv"]);
     for policy in POLICIES {
         table.add_row([
-            Cell::new(policy.name),
-            Cell::new(policy.family.label()),
-            Cell::new(policy.idea),
-            Cell::new(policy.acts()),
-            Cell::new(keys(policy)),
-            Cell::new(default_budget(policy).unwrap_or_else(|| "-".into())),
-            Cell::new(policy.paper.as_ref().map_or("-".into(), |p| format!("{} (arXiv {})", p.title, p.arxiv))),
+            policy.name.to_owned(),
+            policy.family.label().to_owned(),
+            policy.idea.to_owned(),
+            policy.acts().to_owned(),
+            default_budget(policy).unwrap_or_else(|| "-".into()),
+            policy.paper.as_ref().map_or("-".into(), |p| p.arxiv.into()),
         ]);
     }
     table
 }
 
-/// One key a line.
-fn keys(policy: &Descriptor) -> String {
-    let line = |key: &&dyn crate::policy::key::AnyKey| {
-        format!("{} ({}): {} [{}]", key.name(), key.default(), key.meaning(), key.allowed())
-    };
-    policy.keys.iter().map(line).collect::<Vec<_>>().join("\n")
+/// A row for each key of each policy.
+fn keys() -> Table {
+    let mut table = table(["policy", "key", "default", "allowed", "meaning"]);
+    for policy in POLICIES {
+        for key in policy.keys {
+            let name = [policy.name.to_owned(), key.name().to_owned()];
+            table.add_row(name.into_iter().chain([key.default(), key.allowed(), key.meaning().to_owned()]));
+        }
+    }
+    table
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none() {
+        table.set_width(PLAIN_WIDTH);
+    }
+    table.set_header(header);
+    table
 }
 
 fn default_budget(policy: &Descriptor) -> Option<String> {
@@ -103,15 +111,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_and_json_show_every_policy_and_key() {
-        let table = as_table().to_string();
+    fn tables_and_json_show_every_policy_and_key() {
+        let rows = |mut table: Table| {
+            table.set_width(400);
+            table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        let (policies, keys) = (rows(policies()), rows(keys()));
         let json = as_json();
         for (policy, row) in POLICIES.iter().zip(json["policies"].as_array().unwrap()) {
             assert_eq!(row["name"], policy.name);
-            assert!(table.contains(policy.name) && table.contains(policy.acts()));
+            let line = format!("{} ┆ {} ┆ {} ┆ {}", policy.name, policy.family.label(), policy.idea, policy.acts());
+            assert!(policies.iter().any(|row| row.contains(&line)), "{line}");
             assert_eq!(row["keys"].as_array().unwrap().len(), policy.keys.len());
             for key in policy.keys {
-                assert!(table.contains(&format!("{} ({}): ", key.name(), key.default())));
+                let line = format!("{} ┆ {} ┆ {} ┆ {}", policy.name, key.name(), key.default(), key.allowed());
+                assert!(keys.iter().any(|row| row.contains(&line)), "{line}");
             }
         }
         assert_eq!(json["policies"][5]["paper"]["url"], "https://arxiv.org/abs/2404.14469");

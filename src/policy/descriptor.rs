@@ -59,13 +59,13 @@ impl fmt::Debug for Descriptor {
 }
 
 impl Descriptor {
-    /// When the policy acts if no key says otherwise.
+    /// When the policy acts if no key says otherwise; "every step" begins after the prompt, too.
     pub fn acts(&'static self) -> &'static str {
         match (self.build)(&PartSpec::defaults(self)) {
             Part::Full => "never",
             Part::Scorer(scorer) => match scorer.schedule() {
                 Schedule::AfterPrefill => "after the prompt",
-                Schedule::EveryStep => "after the prompt and every step",
+                Schedule::EveryStep => "every step",
             },
         }
     }

@@ -159,12 +159,7 @@ impl<T: Copy + PartialEq + Sync> Domain for Choice<T> {
 /// `every=prefill|step`: when the policy acts.
 pub const fn every(default: Schedule) -> Key<Choice<Schedule>> {
     const WORDS: &[(&str, Schedule)] = &[("prefill", Schedule::AfterPrefill), ("step", Schedule::EveryStep)];
-    Key::new(
-        "every",
-        "act once after the prompt (prefill: generated tokens stay), or after every step too",
-        Choice(WORDS),
-        default,
-    )
+    Key::new("every", "when entries leave: once, after the prompt, or after every step too", Choice(WORDS), default)
 }
 
 #[cfg(test)]

@@ -4,64 +4,53 @@
 ///
 /// Forced slots come first and count inside the budget; if they alone exceed it, the newest of them stay.
 /// Then the highest scores; equal scores go to the newer slot. NaN ranks below every number.
-/// `scores` and `forced` are [n], in slot order (ascending positions).
+/// `scores` and `forced` are [n], in slot order (ascending positions), n < 2³¹.
 pub fn select(scores: &[f32], forced: &[bool], budget: usize) -> Vec<u32> {
     let n = scores.len();
-    if budget >= n {
-        return (0..n as u32).collect();
+    let slots = 0..n as u32;
+    let ranks = scores.iter().zip(forced).zip(slots.clone()).map(|((&score, &forced), slot)| rank(score, forced, slot));
+    match n.saturating_sub(budget) {
+        0 => slots.collect(),
+        // a decoding step: one pass, nothing to order
+        1 => {
+            let lowest = ranks.min().map_or(0, |rank| rank as u32 & SLOT);
+            slots.filter(|&slot| slot != lowest).collect()
+        }
+        dropped => {
+            let ranks: Vec<u64> = ranks.collect();
+            let (_, &mut last_dropped, _) = ranks.clone().select_nth_unstable(dropped - 1);
+            slots.zip(ranks).filter(|&(_, rank)| rank > last_dropped).map(|(slot, _)| slot).collect()
+        }
     }
-    let rank = |&slot: &u32| {
-        let forced = forced[slot as usize];
-        (forced, if forced { Score(0.0) } else { Score::of(scores[slot as usize]) }, slot)
-    };
-    let mut slots: Vec<u32> = (0..n as u32).collect();
-    if budget > 0 {
-        slots.select_nth_unstable_by(budget - 1, |a, b| rank(b).cmp(&rank(a)));
-    }
-    slots.truncate(budget);
-    slots.sort_unstable();
-    slots
 }
 
 /// How many dropped slots have exactly the score of the lowest kept free one: which of them stayed was decided
 /// by age alone.
 pub fn ties(scores: &[f32], forced: &[bool], kept: &[u32]) -> usize {
     let free = |slot: &usize| !forced[*slot];
-    let lowest = kept.iter().map(|&s| s as usize).filter(free).map(|s| Score::of(scores[s])).min();
+    let lowest = kept.iter().map(|&s| s as usize).filter(free).map(|s| order(scores[s])).min();
     let mut kept = kept.iter().map(|&s| s as usize).peekable();
     let dropped = (0..scores.len()).filter(|slot| kept.next_if_eq(slot).is_none());
-    dropped.filter(free).filter(|&s| Some(Score::of(scores[s])) == lowest).count()
+    dropped.filter(free).filter(|&s| Some(order(scores[s])) == lowest).count()
 }
 
-/// A score with a total order: −0 equals 0 and NaN lies below everything.
-#[derive(Clone, Copy)]
-struct Score(f32);
+/// Bits of a rank that hold the slot.
+const SLOT: u32 = u32::MAX >> 1;
 
-impl Score {
-    fn of(x: f32) -> Self {
-        Self(if x.is_nan() { f32::NEG_INFINITY } else { x + 0.0 })
+/// Forced before free, then by score, then newer before older, as one number that is unique per slot.
+fn rank(score: f32, forced: bool, slot: u32) -> u64 {
+    let score = if forced { 0 } else { order(score) };
+    (forced as u64) << 63 | (score as u64) << 31 | (slot & SLOT) as u64
+}
+
+/// A score as a number of the same order: −0 equals 0 and NaN lies below everything.
+fn order(score: f32) -> u32 {
+    match (score + 0.0).to_bits() {
+        _ if score.is_nan() => 0,
+        negative if negative >> 31 == 1 => !negative,
+        positive => positive | 1 << 31,
     }
 }
-
-impl Ord for Score {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-impl PartialOrd for Score {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Score {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Score {}
 
 #[cfg(test)]
 mod tests {

@@ -75,8 +75,9 @@ impl Scorer for SnapKv {
             let n = view.positions(head / view.group()).len();
             let mut votes = vec![0.0; n];
             for row in view.rows(head, end.saturating_sub(w as u32)..end).chunks_exact(n.max(1)) {
-                votes.iter_mut().zip(row).for_each(|(v, a)| *v += a / w as f32);
+                votes.iter_mut().zip(row).for_each(|(v, a)| *v += a);
             }
+            votes.iter_mut().for_each(|v| *v /= w as f32);
             // the window's own columns stay as they are: they are forced
             let prefix = n.saturating_sub(w);
             let pooled = self.pool.along(&votes[..prefix], self.kernel);

@@ -41,15 +41,15 @@ impl Scorer for Tova {
         let newest = view.newest();
         let heads = view.kv_heads() * view.group();
         // by position, not slot: kv heads need not hold the same entries [newest + 1]
-        let mut mean = vec![0.0; newest as usize + 1];
+        let mut sum = vec![0.0; newest as usize + 1];
         for head in 0..heads {
             let row = view.rows(head, newest..newest + 1);
             for (&p, a) in view.positions(head / view.group()).iter().zip(row) {
-                mean[p as usize] += a / heads as f32;
+                sum[p as usize] += a;
             }
         }
-        let at_slots = |kv_head| view.positions(kv_head).iter().map(|&p| mean[p as usize]).collect();
-        Some(Scores::free((0..view.kv_heads()).map(at_slots).collect()).keep_newest(self.recent))
+        let mean = |kv_head| view.positions(kv_head).iter().map(|&p| sum[p as usize] / heads as f32).collect();
+        Some(Scores::free((0..view.kv_heads()).map(mean).collect()).keep_newest(self.recent))
     }
 }
 
