@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::config_check::ConfigError;
 use super::gguf::GgufError;
+use super::tokenizer::TokenizerError;
 
 /// A name found in a file, shown quoted, with everything unprintable escaped and no longer than a line.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,6 +64,13 @@ pub enum ModelError {
     #[error("this model cannot be run: {0}")]
     #[diagnostic(help("families that can: llama, mistral, qwen2, qwen3, gemma2, gemma3 (text)"))]
     Config(#[from] ConfigError),
+
+    #[error("{path:?} cannot be used: {problem}")]
+    Tokenizer {
+        path: PathBuf,
+        #[diagnostic_source]
+        problem: TokenizerError,
+    },
 
     #[error("tensor {} is missing", Quoted::new(.name))]
     #[diagnostic(help("the file does not hold the model that its header describes"))]

@@ -12,4 +12,5 @@ mod rope_layout;
 pub mod safetensors;
 pub mod source;
 pub mod tensor;
+pub mod tokenizer;
 pub mod weights;

@@ -14,6 +14,7 @@ use super::gguf::Gguf;
 use super::names::{HF_LAYOUTS, Names};
 use super::safetensors::Checkpoint;
 use super::tensor::Tensor;
+use super::tokenizer::Tokenizer;
 use super::weights::{Layout, TensorStore, Weights};
 use super::{config_gguf, config_hf, json};
 
@@ -24,6 +25,8 @@ pub struct Model {
     pub path: PathBuf,
     pub config: Config,
     pub weights: Weights,
+    /// `None` where the files have none: such a model runs on token ids.
+    pub tokenizer: Option<Tokenizer>,
     /// Numbers in all tensors; a tied head counts once.
     pub parameters: u64,
     /// The types that the weights are stored in, the most bytes first: `Q4_1+Q8_0+F32`.
@@ -44,7 +47,9 @@ impl Model {
         let config = config_gguf::read(&gguf)?;
         let interleaved = config_gguf::interleaved_rope(&config);
         let weights = Weights::load(&config, &gguf, &Layout { names: Names::Gguf, interleaved })?;
-        Ok(Model::new(path, vec![path.to_owned()], config, weights))
+        let tokenizer = Tokenizer::from_gguf(&gguf.metadata, config.vocab);
+        let tokenizer = tokenizer.map_err(|problem| ModelError::Tokenizer { path: path.to_owned(), problem })?;
+        Ok(Model::new(path, vec![path.to_owned()], config, weights, tokenizer))
     }
 
     fn open_folder(path: &Path) -> Result<Model, ModelError> {
@@ -65,15 +70,23 @@ impl Model {
         let names = names.ok_or_else(|| ModelError::MissingTensor { name: HF_LAYOUTS[0].embed() })?;
         let weights = Weights::load(&config, &checkpoint, &Layout { names, interleaved: false })?;
         let files = std::iter::once(config_path).chain(checkpoint.files().map(Path::to_owned)).collect();
-        Ok(Model::new(path, files, config, weights))
+        let tokenizer = folder_tokenizer(path, config.vocab)?;
+        Ok(Model::new(path, files, config, weights, tokenizer))
     }
 
-    fn new(path: &Path, files: Vec<PathBuf>, config: Config, weights: Weights) -> Model {
+    fn new(
+        path: &Path,
+        files: Vec<PathBuf>,
+        config: Config,
+        weights: Weights,
+        tokenizer: Option<Tokenizer>,
+    ) -> Model {
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let id = name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
         let parameters = weights.tensors().map(|t| t.rows as u64 * t.cols as u64).sum();
         let weight_types = weight_types(&weights);
-        Model { id, path: path.to_owned(), config, weights, parameters, weight_types, files, sha256: OnceLock::new() }
+        let (path, sha256) = (path.to_owned(), OnceLock::new());
+        Model { id, path, config, weights, tokenizer, parameters, weight_types, files, sha256 }
     }
 
     /// Hash of the model: of its one file, or, for a folder, of the list `sha256  name` of config and shards.
@@ -102,6 +115,15 @@ impl TensorStore for Gguf {
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         Ok(Gguf::tensor(self, name))
     }
+}
+
+fn folder_tokenizer(folder: &Path, embeddings: usize) -> Result<Option<Tokenizer>, ModelError> {
+    let path = folder.join("tokenizer.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::from_json(&json::read_bytes(&path)?, embeddings);
+    tokenizer.map(Some).map_err(|problem| ModelError::Tokenizer { path, problem })
 }
 
 fn weight_types(weights: &Weights) -> String {
