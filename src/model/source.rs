@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
+use super::chat::ChatTemplate;
 use super::config::Config;
 use super::error::ModelError;
 use super::gguf::Gguf;
@@ -27,6 +28,8 @@ pub struct Model {
     pub weights: Weights,
     /// `None` where the files have none: such a model runs on token ids.
     pub tokenizer: Option<Tokenizer>,
+    /// `None` where the files have none.
+    pub chat_template: Option<ChatTemplate>,
     /// Numbers in all tensors; a tied head counts once.
     pub parameters: u64,
     /// The types that the weights are stored in, the most bytes first: `Q4_1+Q8_0+F32`.
@@ -49,7 +52,10 @@ impl Model {
         let weights = Weights::load(&config, &gguf, &Layout { names: Names::Gguf, interleaved })?;
         let tokenizer = Tokenizer::from_gguf(&gguf.metadata, config.vocab);
         let tokenizer = tokenizer.map_err(|problem| ModelError::Tokenizer { path: path.to_owned(), problem })?;
-        Ok(Model::new(path, vec![path.to_owned()], config, weights, tokenizer))
+        let chat_template = ChatTemplate::from_gguf(&gguf.metadata, tokenizer.as_ref())
+            .map_err(|problem| ModelError::Gguf { path: path.to_owned(), problem })?;
+        let model = Model::new(path, vec![path.to_owned()], config, weights);
+        Ok(Model { tokenizer, chat_template, ..model })
     }
 
     fn open_folder(path: &Path) -> Result<Model, ModelError> {
@@ -71,22 +77,18 @@ impl Model {
         let weights = Weights::load(&config, &checkpoint, &Layout { names, interleaved: false })?;
         let files = std::iter::once(config_path).chain(checkpoint.files().map(Path::to_owned)).collect();
         let tokenizer = folder_tokenizer(path, config.vocab)?;
-        Ok(Model::new(path, files, config, weights, tokenizer))
+        let chat_template = ChatTemplate::from_folder(path)?;
+        Ok(Model { tokenizer, chat_template, ..Model::new(path, files, config, weights) })
     }
 
-    fn new(
-        path: &Path,
-        files: Vec<PathBuf>,
-        config: Config,
-        weights: Weights,
-        tokenizer: Option<Tokenizer>,
-    ) -> Model {
+    fn new(path: &Path, files: Vec<PathBuf>, config: Config, weights: Weights) -> Model {
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let id = name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
         let parameters = weights.tensors().map(|t| t.rows as u64 * t.cols as u64).sum();
         let weight_types = weight_types(&weights);
         let (path, sha256) = (path.to_owned(), OnceLock::new());
-        Model { id, path, config, weights, tokenizer, parameters, weight_types, files, sha256 }
+        let (tokenizer, chat_template) = (None, None);
+        Model { id, path, config, weights, tokenizer, chat_template, parameters, weight_types, files, sha256 }
     }
 
     /// Hash of the model: of its one file, or, for a folder, of the list `sha256  name` of config and shards.
