@@ -1,1 +1,3 @@
 //! The trait of tensor operations; `cpu` and `cuda` implement it.
+
+pub mod cpu;
