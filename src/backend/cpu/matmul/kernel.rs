@@ -69,22 +69,35 @@ fn accumulate_rows<S: Simd, T: TileColumns, const M: usize>(s: S, tile: &T, x: &
         sums[m] = s.load(&acc[m.min(last)]);
     }
     for b in 0..blocks {
-        for span in 0..T::Kind::SPANS {
-            let ints = dots(s, tile, &rows, b, span);
-            let scale = tile.scale(s, b, span);
-            let min = if T::Kind::HAS_MIN { tile.min(s, b, span) } else { s.splat(0.0) };
-            for m in 0..M {
-                let x = &rows[m][b];
-                let x_sum = if T::Kind::SPANS == 1 { x.sum } else { x.half_sums[span] };
-                let dot = if T::Kind::SIGNED { s.signed_floats(ints[m], x_sum) } else { s.floats(ints[m]) };
-                let product =
-                    if T::Kind::HAS_MIN { s.fma(scale, dot, s.mul(min, s.splat(x_sum))) } else { s.mul(scale, dot) };
-                sums[m] = s.fma(product, s.splat(x.d), sums[m]);
-            }
+        // Written out: a loop that the compiler leaves a loop would shift and mask by numbers it does not know.
+        add_span(s, tile, &rows, b, 0, &mut sums);
+        if T::Kind::SPANS == 2 {
+            add_span(s, tile, &rows, b, 1, &mut sums);
         }
     }
     for (m, acc) in acc.iter_mut().enumerate().take(last + 1) {
         s.store(sums[m], acc);
+    }
+}
+
+#[inline(always)]
+fn add_span<S: Simd, T: TileColumns, const M: usize>(
+    s: S,
+    tile: &T,
+    rows: &[&[RowBlock]; M],
+    b: usize,
+    span: usize,
+    acc: &mut [S::Floats; M],
+) {
+    let ints = dots(s, tile, rows, b, span);
+    let scale = tile.scale(s, b, span);
+    let min = if T::Kind::HAS_MIN { tile.min(s, b, span) } else { s.splat(0.0) };
+    for m in 0..M {
+        let x = &rows[m][b];
+        let x_sum = if T::Kind::SPANS == 1 { x.sum } else { x.half_sums[span] };
+        let dot = if T::Kind::SIGNED { s.signed_floats(ints[m], x_sum) } else { s.floats(ints[m]) };
+        let product = if T::Kind::HAS_MIN { s.fma(scale, dot, s.mul(min, s.splat(x_sum))) } else { s.mul(scale, dot) };
+        acc[m] = s.fma(product, s.splat(x.d), acc[m]);
     }
 }
 
@@ -98,26 +111,60 @@ fn dots<S: Simd, T: TileColumns, const M: usize>(
     span: usize,
 ) -> [S::Ints; M] {
     let groups = 8 / T::Kind::SPANS;
+    let first = span * groups;
     let mut ints = [s.zero_ints(); M];
-    for run in 0..groups / T::Kind::RUN {
-        let mut sums = [s.zero_sums(); M];
-        for i in 0..T::Kind::RUN {
-            let group = span * groups + run * T::Kind::RUN + i;
-            let weights = tile.group(s, b, group);
-            for m in 0..M {
-                let x = rows[m][b].q[group];
-                if T::Kind::SIGNED {
-                    ints[m] = s.dot_signed(ints[m], weights, x);
-                } else {
-                    sums[m] = s.dot(sums[m], weights, x);
-                }
-            }
+    add_run(s, tile, rows, b, first, &mut ints);
+    if groups / T::Kind::RUN == 2 {
+        add_run(s, tile, rows, b, first + T::Kind::RUN, &mut ints);
+    }
+    ints
+}
+
+/// RUN groups, summed in 16 bits where the format allows.
+#[inline(always)]
+fn add_run<S: Simd, T: TileColumns, const M: usize>(
+    s: S,
+    tile: &T,
+    rows: &[&[RowBlock]; M],
+    b: usize,
+    first: usize,
+    ints: &mut [S::Ints; M],
+) {
+    let mut sums = [s.zero_sums(); M];
+    add_two_groups(s, tile, rows, b, first, &mut sums, ints);
+    if T::Kind::RUN >= 4 {
+        add_two_groups(s, tile, rows, b, first + 2, &mut sums, ints);
+    }
+    if T::Kind::RUN == 8 {
+        add_two_groups(s, tile, rows, b, first + 4, &mut sums, ints);
+        add_two_groups(s, tile, rows, b, first + 6, &mut sums, ints);
+    }
+    if !T::Kind::SIGNED {
+        for m in 0..M {
+            ints[m] = s.widen(ints[m], sums[m]);
         }
-        if !T::Kind::SIGNED {
-            for m in 0..M {
-                ints[m] = s.widen(ints[m], sums[m]);
+    }
+}
+
+#[inline(always)]
+fn add_two_groups<S: Simd, T: TileColumns, const M: usize>(
+    s: S,
+    tile: &T,
+    rows: &[&[RowBlock]; M],
+    b: usize,
+    first: usize,
+    sums: &mut [S::Sums; M],
+    ints: &mut [S::Ints; M],
+) {
+    for group in [first, first + 1] {
+        let weights = tile.group(s, b, group);
+        for m in 0..M {
+            let x = rows[m][b].q[group];
+            if T::Kind::SIGNED {
+                ints[m] = s.pin_ints(s.dot_signed(ints[m], weights, x));
+            } else {
+                sums[m] = s.pin_sums(s.dot(sums[m], weights, x));
             }
         }
     }
-    ints
 }

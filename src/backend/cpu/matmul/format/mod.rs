@@ -34,7 +34,8 @@ use crate::model::tensor::DType;
 pub trait Kind: 'static {
     /// Scales per row of a block.
     const SPANS: usize = 1;
-    /// Groups whose products 16 bits hold for sure: RUN · 2 · 127 · q_max ≤ 32767, and a span at most.
+    /// Groups that are summed in one go: 2, 4 or 8, half a span at least. If q is unsigned 16 bits must hold them for
+    /// sure: RUN · 2 · 127 · q_max ≤ 32767.
     const RUN: usize;
     /// Whether q is an i8; else it is unsigned.
     const SIGNED: bool = false;
@@ -61,10 +62,10 @@ impl Kind for Bits6 {
     const RUN: usize = 2;
 }
 
-/// −128 ≤ q ≤ 127: nothing to spare in 16 bits.
+/// −128 ≤ q ≤ 127: summed in 32 bits.
 pub struct Signed8;
 impl Kind for Signed8 {
-    const RUN: usize = 1;
+    const RUN: usize = 8;
     const SIGNED: bool = true;
     const HAS_MIN: bool = false;
 }

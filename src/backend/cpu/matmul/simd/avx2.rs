@@ -6,6 +6,7 @@
 //!
 //! [`Kind::RUN`]: super::super::format::Kind::RUN
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Simd;
@@ -128,6 +129,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn pin_sums(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { pin(sums) }
+    }
+
+    #[inline(always)]
+    fn pin_ints(self, ints: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { pin(ints) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
         unsafe { [_mm256_set1_ps(x); 2] }
     }
@@ -176,4 +187,13 @@ impl Simd for Avx2 {
     fn fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
+}
+
+/// An empty instruction that the compiler believes to change both registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pin([mut a, mut b]: [__m256i; 2]) -> [__m256i; 2] {
+    // SAFETY: there is no instruction in it.
+    unsafe { asm!("/* {0} {1} */", inout(ymm_reg) a, inout(ymm_reg) b, options(nomem, nostack, preserves_flags)) };
+    [a, b]
 }

@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI: one register of 16 rows, four columns a lane per instruction.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Simd;
@@ -96,6 +97,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn pin_sums(self, sums: __m512i) -> __m512i {
+        unsafe { pin(sums) }
+    }
+
+    #[inline(always)]
+    fn pin_ints(self, ints: __m512i) -> __m512i {
+        unsafe { pin(ints) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
     }
@@ -134,4 +145,13 @@ impl Simd for Avx512 {
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
+}
+
+/// An empty instruction that the compiler believes to change the register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pin(mut v: __m512i) -> __m512i {
+    // SAFETY: there is no instruction in it.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
 }

@@ -46,6 +46,10 @@ pub trait Simd: Copy {
     /// Exact Σ weights × x; `x_sum` is Σx over the same columns.
     fn signed_floats(self, ints: Self::Ints, x_sum: f32) -> Self::Floats;
     fn floats(self, ints: Self::Ints) -> Self::Floats;
+    /// Does nothing, but the compiler must have all earlier pinned sums ready before it goes on. Without that it
+    /// reorders the unrolled sums row by row and spills every weight it has decoded.
+    fn pin_sums(self, sums: Self::Sums) -> Self::Sums;
+    fn pin_ints(self, ints: Self::Ints) -> Self::Ints;
 
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, from: &[f32; 16]) -> Self::Floats;

@@ -70,6 +70,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn pin_sums(self, sums: [i32; 16]) -> [i32; 16] {
+        sums
+    }
+
+    #[inline(always)]
+    fn pin_ints(self, ints: [i32; 16]) -> [i32; 16] {
+        ints
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> [f32; 16] {
         [x; 16]
     }
