@@ -5,6 +5,7 @@ pub mod config;
 mod config_check;
 mod config_gguf;
 mod config_hf;
+pub mod decoder;
 pub mod error;
 pub mod gguf;
 mod json;

@@ -84,6 +84,11 @@ impl Policy {
         self.evictor.as_ref().map(|e| e.scorer.schedule())
     }
 
+    /// Entries may leave after every step, not only after the prompt.
+    pub fn acts_in_decode(&self) -> bool {
+        self.schedule() == Some(Schedule::EveryStep)
+    }
+
     /// Entries that a kv head may hold after a prompt of `prompt` tokens; `None` if there is no limit.
     ///
     /// A share is of the prompt, at least one entry. 100% is no limit at all: what is generated stays too, so that
