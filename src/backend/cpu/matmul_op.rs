@@ -8,7 +8,6 @@ use crate::model::config::Activation;
 use super::elementwise::act;
 use super::linear::{Linear, with_f32};
 use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul};
-use super::pool::Worker;
 use super::program::{Exec, Items};
 use super::shared::Grid;
 use super::simd::{dot, vectorized};
@@ -31,7 +30,6 @@ pub fn quantize(exec: &Exec<'_>, items: Items<'_>, x: Buf) {
 #[allow(clippy::too_many_arguments)]
 pub fn matmul(
     exec: &Exec<'_>,
-    worker: Worker<'_>,
     items: Items<'_>,
     w: Matrix,
     x: Buf,
@@ -49,13 +47,12 @@ pub fn matmul(
             *o = if add { *o + v } else { v };
         }
     };
-    product(exec, worker, items, &exec.matrices[w.0], x, 0..exec.rows.len(), put);
+    product(exec, items, &exec.matrices[w.0], x, 0..exec.rows.len(), put);
 }
 
 /// Hands out x[rows] · wᵀ in pieces `put(row, first output, values)`.
 fn product(
     exec: &Exec<'_>,
-    worker: Worker<'_>,
     items: Items<'_>,
     w: &Linear,
     x: Buf,
@@ -84,9 +81,7 @@ fn product(
             });
         }
         Linear::Dense(weight) if rows.len() > FEW_ROWS => {
-            if worker.id == 0 {
-                many_rows(exec, weight, x, rows, put);
-            }
+            items.each(1, 1, |_| many_rows(exec, weight, x, rows.clone(), &put));
         }
         Linear::Dense(weight) => {
             let cols = exec.buffers[x.0].width();
@@ -117,7 +112,7 @@ fn many_rows(
     weight: &candle_core::Tensor,
     x: Buf,
     rows: Range<usize>,
-    put: impl Fn(usize, usize, &[f32]),
+    put: &impl Fn(usize, usize, &[f32]),
 ) {
     let cols = exec.buffers[x.0].width();
     let values: Vec<f32> = rows
@@ -200,7 +195,6 @@ fn pairs(
 /// logits[i] = x[first + i] · headᵀ for `rows` rows.
 pub fn head(
     exec: &Exec<'_>,
-    worker: Worker<'_>,
     items: Items<'_>,
     w: Option<Matrix>,
     x: Buf,
@@ -213,5 +207,5 @@ pub fn head(
         // SAFETY: one thread per (row, piece of outputs).
         unsafe { target.part_mut(r - first, o, o + values.len()) }.copy_from_slice(values);
     };
-    product(exec, worker, items, &exec.matrices[w.0], x, first..first + rows, put);
+    product(exec, items, &exec.matrices[w.0], x, first..first + rows, put);
 }

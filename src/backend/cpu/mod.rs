@@ -415,8 +415,12 @@ impl Backend for CpuBackend {
         let mut times = Vec::with_capacity(steps.len());
         let clock = self.probes_on.timings.then(|| Alone::new(&mut times));
         let interrupt = &self.interrupt;
-        let outcome = self.pool.run(&|worker| program.walk(&exec, worker, interrupt, clock));
-        let stopped = program.stopped();
+        let stopped = AtomicBool::new(false);
+        let outcome = self.pool.run(&|worker| {
+            if !program.walk(&exec, worker, interrupt, clock) {
+                stopped.store(true, Ordering::Relaxed);
+            }
+        });
         for (step, ns) in steps.iter().zip(times) {
             let record = self.times.entry(step.name).or_default();
             record.ns.push(ns);
@@ -424,7 +428,7 @@ impl Backend for CpuBackend {
             record.flops += step.flops;
         }
         outcome.map_err(|why| failed("an operation", why))?;
-        if stopped {
+        if stopped.into_inner() {
             self.interrupt.store(false, Ordering::Relaxed);
             return Err(BackendError::Interrupted);
         }
