@@ -34,7 +34,8 @@ fn equals_golden(catalog_name: &str, golden_name: &str) {
         assert_eq!(tokenizer.prompt_ids(text).unwrap(), wanted, "{name}");
         assert_eq!(tokenizer.bos().is_some(), prompt["add_bos"].as_bool().unwrap(), "{name}");
         let pieces: Vec<&str> = wanted.iter().map(|id| tokenizer.piece(*id)).collect();
-        let golden_pieces: Vec<&str> = prompt["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        let golden_pieces: Vec<&str> =
+            prompt["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
         assert_eq!(pieces, golden_pieces, "{name}");
         let text_ids = if tokenizer.bos().is_some() { &wanted[1..] } else { &wanted };
         assert_eq!(tokenizer.decode(text_ids), text, "{name}");

@@ -1,13 +1,16 @@
 //! Models: where they come from, what their files say, and the decoder that runs them.
 
+pub mod catalog;
 pub mod chat;
 pub mod config;
 mod config_check;
 mod config_gguf;
 mod config_hf;
 pub mod error;
+pub mod fetch;
 pub mod gguf;
 mod json;
+pub mod locate;
 mod names;
 mod rope_layout;
 pub mod safetensors;
