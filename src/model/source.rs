@@ -49,6 +49,10 @@ impl Model {
 
     fn open_gguf(path: &Path) -> Result<Model, ModelError> {
         let gguf = Gguf::open(path)?;
+        let embed = Names::Gguf.embed();
+        if gguf.tensor(&embed).is_none() {
+            return Err(ModelError::MissingTensor { name: embed });
+        }
         let config = config_gguf::read(&gguf)?;
         let interleaved = config_gguf::interleaved_rope(&config);
         let weights = Weights::load(&config, &gguf, &Layout { names: Names::Gguf, interleaved })?;
