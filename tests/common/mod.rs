@@ -1,9 +1,13 @@
-//! Golden data and models for the tests.
-#![allow(dead_code)] // each test binary uses its own part
+//! Golden data and models for the tests: real ones by catalog name, small ones that the tests write themselves.
+#![allow(dead_code, reason = "every test program uses another part")]
+
+pub mod gguf;
 
 use std::path::{Path, PathBuf};
 
 use attnscope::engine::{Core, LaneSpec, Options, Precision, Sampler, open};
+use attnscope::model::catalog;
+use attnscope::model::fetch::{self, Progress};
 use attnscope::model::source::Model;
 use attnscope::policy::Policy;
 use safetensors::SafeTensors;
@@ -92,4 +96,38 @@ pub fn options(precision: Precision, lanes: &[&str]) -> Options {
 
 pub fn core(model: &Model, precision: Precision, lanes: &[&str]) -> Core {
     open(model, &options(precision, lanes), |_, _| {}).expect("backend").0
+}
+
+struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&mut self, source: &str, _: Option<u64>) {
+        eprintln!("fetching a model for the tests from {source}");
+    }
+    fn advance(&mut self, _: u64) {}
+    fn note(&mut self, text: &str) {
+        eprintln!("{text}");
+    }
+}
+
+/// A catalog model. The default one is fetched if need be, larger ones only with ATTNSCOPE_TEST_PULL=1.
+/// Without it the reason is printed, and the test that asked has nothing to do.
+pub fn real_model(name: &str) -> Option<Model> {
+    let entry = catalog::find(name).expect("a catalog name");
+    let wanted = name == catalog::default_name() || std::env::var_os("ATTNSCOPE_TEST_PULL").is_some();
+    let path = match fetch::present(entry) {
+        Some(path) => path,
+        None if !wanted => {
+            eprintln!("skipped: {name} is not on this machine (`attnscope pull {name}` or ATTNSCOPE_TEST_PULL=1)");
+            return None;
+        }
+        None => match fetch::ensure(entry, &mut Quiet) {
+            Ok(path) => path,
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                return None;
+            }
+        },
+    };
+    Some(Model::open(&path).expect("a verified model opens"))
 }
