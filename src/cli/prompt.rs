@@ -50,6 +50,13 @@ impl Prompt {
         }
     }
 
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Ids(_) => None,
+            Self::Text { text, .. } => Some(text),
+        }
+    }
+
     /// In `model`'s tokens.
     pub fn encode(&self, model: &Model) -> Result<Vec<u32>> {
         match self {

@@ -22,6 +22,15 @@ impl Core {
         Ok(self.backend.logits())
     }
 
+    /// Logits after the prompt's positions `rows` [rows, V], at most 64 at once. What the last pass left in the
+    /// backend is gone.
+    pub fn prompt_logits(&mut self, rows: Range<usize>) -> Result<&[f32]> {
+        let hidden = self.config().hidden;
+        let states = &self.prompt_hidden[rows.start * hidden..rows.end * hidden];
+        self.decoder.logits_of_normed(&mut *self.backend, states)?;
+        Ok(self.backend.logits())
+    }
+
     /// What lane `lane`'s policy decides about `layer` of the prompt, with its scores; `None` where it keeps all.
     /// Asked between the prompt and the first step.
     pub fn prompt_decision(&mut self, lane: usize, layer: usize) -> Result<Option<Decision>> {
