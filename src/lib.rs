@@ -9,3 +9,4 @@ pub mod engine;
 pub mod model;
 pub mod policy;
 pub mod probe;
+pub mod tui;

@@ -74,23 +74,16 @@ impl Core {
 
     /// −ln p of every prompt token given those before it [P]; NaN for the first.
     pub fn prompt_nll(&mut self) -> Result<Arc<[f32]>> {
-        let (hidden, vocab) = (self.config().hidden, self.config().vocab);
+        let vocab = self.config().vocab;
         let mut out = vec![f32::NAN; self.prompt.len()];
-        let states = std::mem::take(&mut self.prompt_hidden);
         let wanted = self.prompt.len() - 1;
-        let mut outcome = Ok(());
         for from in (0..wanted).step_by(HEAD_ROWS) {
-            let to = (from + HEAD_ROWS).min(wanted);
-            outcome = self.decoder.logits_of_normed(&mut *self.backend, &states[from * hidden..to * hidden]);
-            if outcome.is_err() {
-                break;
-            }
-            for (r, row) in self.backend.logits().chunks_exact(vocab).enumerate() {
-                out[from + r + 1] = Distribution::of(row).nll(row, self.prompt[from + r + 1]);
+            let prompt = self.prompt.clone();
+            let logits = self.prompt_logits(from..(from + HEAD_ROWS).min(wanted))?;
+            for (r, row) in logits.chunks_exact(vocab).enumerate() {
+                out[from + r + 1] = Distribution::of(row).nll(row, prompt[from + r + 1]);
             }
         }
-        self.prompt_hidden = states;
-        outcome?;
         Ok(out.into())
     }
 }

@@ -254,10 +254,14 @@ impl Kept {
     /// In how many of the layer × kv head caches each position is still held, 0..=layers·kv_heads [positions].
     pub fn depth(&self) -> Vec<u32> {
         let mut depth = vec![0; self.positions];
-        for layer in 0..self.layers {
-            for head in 0..self.kv_heads {
-                for (p, d) in depth.iter_mut().enumerate() {
-                    *d += self.contains(layer, head, p) as u32;
+        for cache in self.bits.chunks_exact(self.words().max(1)) {
+            for (w, &word) in cache.iter().enumerate() {
+                let mut rest = word;
+                while rest != 0 {
+                    if let Some(d) = depth.get_mut(w * 64 + rest.trailing_zeros() as usize) {
+                        *d += 1;
+                    }
+                    rest &= rest - 1;
                 }
             }
         }

@@ -4,6 +4,7 @@ mod answer;
 mod assemble;
 mod core;
 mod error;
+mod export;
 pub mod frame;
 mod lane;
 mod open;

@@ -40,9 +40,8 @@ impl Keys<'_> {
 /// Fill a configuration from the file's metadata and check it.
 pub(super) fn read(gguf: &Gguf) -> Result<Config, ConfigError> {
     let metadata = &gguf.metadata;
-    let architecture = metadata
-        .text("general.architecture")?
-        .ok_or_else(|| ConfigError::Missing("general.architecture".into()))?;
+    let architecture =
+        metadata.text("general.architecture")?.ok_or_else(|| ConfigError::Missing("general.architecture".into()))?;
     let family = family(architecture)?;
     let keys = Keys { metadata, architecture };
     let gemma = matches!(family, Family::Gemma2 | Family::Gemma3);
@@ -85,7 +84,11 @@ pub(super) fn read(gguf: &Gguf) -> Result<Config, ConfigError> {
         activation: if gemma { Activation::GeluTanh } else { Activation::Silu },
         embed_scale: if gemma { (hidden as f32).sqrt() } else { 1.0 },
         attn_scale: 1.0 / (query_scale(family, layer_count, hidden, heads, head_dim) as f32).sqrt(),
-        attn_softcap: if family == Family::Gemma2 { Some(keys.float("attn_logit_softcapping")?.unwrap_or(50.0)) } else { None },
+        attn_softcap: if family == Family::Gemma2 {
+            Some(keys.float("attn_logit_softcapping")?.unwrap_or(50.0))
+        } else {
+            None
+        },
         final_softcap: match family {
             Family::Gemma2 => Some(keys.float("final_logit_softcapping")?.unwrap_or(30.0)),
             Family::Gemma3 => keys.float("final_logit_softcapping")?,
@@ -195,8 +198,11 @@ fn ends(metadata: &Metadata) -> Result<Vec<u32>, ConfigError> {
         ends.extend(token_id(metadata, key)?);
     }
     let Some(pieces) = metadata.strings("tokenizer.ggml.tokens")? else { return Ok(ends) };
-    let known = |range: &std::ops::Range<usize>| TURN_ENDS.iter().any(|end| end.as_bytes() == &metadata.map()[range.clone()]);
-    ends.extend(pieces.iter().enumerate().filter(|(_, range)| known(range)).filter_map(|(id, _)| u32::try_from(id).ok()));
+    let known =
+        |range: &std::ops::Range<usize>| TURN_ENDS.iter().any(|end| end.as_bytes() == &metadata.map()[range.clone()]);
+    ends.extend(
+        pieces.iter().enumerate().filter(|(_, range)| known(range)).filter_map(|(id, _)| u32::try_from(id).ok()),
+    );
     ends.sort_unstable();
     ends.dedup();
     Ok(ends)

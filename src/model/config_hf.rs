@@ -22,7 +22,11 @@ impl<'a> Keys<'a> {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match read(value) {
                 Some(read) => Ok(Some(read)),
-                None => Err(ConfigError::Value { key: key.to_owned(), found: Quoted::new(&value.to_string()).to_string(), must }),
+                None => Err(ConfigError::Value {
+                    key: key.to_owned(),
+                    found: Quoted::new(&value.to_string()).to_string(),
+                    must,
+                }),
             },
         }
     }
@@ -63,12 +67,32 @@ struct Defaults {
 
 const fn defaults(family: Family) -> Defaults {
     match family {
-        Family::Gemma2 => Defaults { head_dim: Some(256), kv_heads: Some(4), context: 8192, tied_head: true, activation: "gelu_pytorch_tanh" },
-        Family::Gemma3 => Defaults { head_dim: Some(256), kv_heads: Some(4), context: 131_072, tied_head: true, activation: "gelu_pytorch_tanh" },
-        Family::Qwen3 => Defaults { head_dim: Some(128), kv_heads: Some(32), context: 32_768, tied_head: false, activation: "silu" },
-        Family::Qwen2 => Defaults { head_dim: None, kv_heads: Some(32), context: 32_768, tied_head: false, activation: "silu" },
-        Family::Mistral => Defaults { head_dim: None, kv_heads: Some(8), context: 131_072, tied_head: false, activation: "silu" },
-        Family::Llama => Defaults { head_dim: None, kv_heads: None, context: 2048, tied_head: false, activation: "silu" },
+        Family::Gemma2 => Defaults {
+            head_dim: Some(256),
+            kv_heads: Some(4),
+            context: 8192,
+            tied_head: true,
+            activation: "gelu_pytorch_tanh",
+        },
+        Family::Gemma3 => Defaults {
+            head_dim: Some(256),
+            kv_heads: Some(4),
+            context: 131_072,
+            tied_head: true,
+            activation: "gelu_pytorch_tanh",
+        },
+        Family::Qwen3 => {
+            Defaults { head_dim: Some(128), kv_heads: Some(32), context: 32_768, tied_head: false, activation: "silu" }
+        }
+        Family::Qwen2 => {
+            Defaults { head_dim: None, kv_heads: Some(32), context: 32_768, tied_head: false, activation: "silu" }
+        }
+        Family::Mistral => {
+            Defaults { head_dim: None, kv_heads: Some(8), context: 131_072, tied_head: false, activation: "silu" }
+        }
+        Family::Llama => {
+            Defaults { head_dim: None, kv_heads: None, context: 2048, tied_head: false, activation: "silu" }
+        }
     }
 }
 

@@ -50,7 +50,9 @@ pub enum ModelError {
     NotAModel { path: PathBuf },
 
     #[error("{path:?} cannot be used: {problem}")]
-    #[diagnostic(help("if the file was copied or downloaded, compare its size and sha256 with the source's, and fetch it again"))]
+    #[diagnostic(help(
+        "if the file was copied or downloaded, compare its size and sha256 with the source's, and fetch it again"
+    ))]
     Gguf { path: PathBuf, problem: GgufError },
 
     #[error("{path:?} cannot be used: {problem}")]

@@ -1,5 +1,6 @@
 //! Models: where they come from, what their files say, and the decoder that runs them.
 
+pub mod catalog;
 pub mod chat;
 pub mod config;
 mod config_check;
@@ -7,8 +8,10 @@ mod config_gguf;
 mod config_hf;
 pub mod decoder;
 pub mod error;
+pub mod fetch;
 pub mod gguf;
 mod json;
+pub mod locate;
 mod names;
 mod rope_layout;
 pub mod safetensors;

@@ -23,7 +23,10 @@ pub(super) enum Part {
 pub(super) enum Names {
     Gguf,
     /// `body` stands before `layers.0…`, `head` is the whole name of the head.
-    Hf { body: &'static str, head: &'static str },
+    Hf {
+        body: &'static str,
+        head: &'static str,
+    },
 }
 
 /// Where Hugging Face checkpoints keep the language model: alone, or inside a vision model of either generation.

@@ -58,7 +58,8 @@ impl Checkpoint {
         }
         // SAFETY: the map is only read. A file cut short by someone else while it is mapped cannot be guarded against.
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(read)?);
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| wrong(Quoted::new(&e.to_string()).to_string()))?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|e| wrong(Quoted::new(&e.to_string()).to_string()))?;
         let start = header + 8;
         let shard = self.shards.len();
         for (name, info) in metadata.tensors() {
@@ -86,7 +87,9 @@ impl TensorStore for Checkpoint {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
-            other => return Err(wrong(format!("tensor {} is {other:?}; F32, F16 and BF16 can be read", Quoted::new(name)))),
+            other => {
+                return Err(wrong(format!("tensor {} is {other:?}; F32, F16 and BF16 can be read", Quoted::new(name))));
+            }
         };
         let (rows, cols) = match place.shape.as_slice() {
             [cols] => (Some(1), *cols),
@@ -112,8 +115,11 @@ fn shard_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let wrong = |problem: &str| ModelError::Json { path: index.clone(), problem: problem.to_owned() };
     let json = super::json::read(&index)?;
     let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| wrong("it has no `weight_map`"))?;
-    let mut names: Vec<&str> =
-        map.values().map(Value::as_str).collect::<Option<_>>().ok_or_else(|| wrong("`weight_map` must hold file names"))?;
+    let mut names: Vec<&str> = map
+        .values()
+        .map(Value::as_str)
+        .collect::<Option<_>>()
+        .ok_or_else(|| wrong("`weight_map` must hold file names"))?;
     names.sort_unstable();
     names.dedup();
     // A shard lies beside its index: a name that leads elsewhere would open files that nobody asked for.

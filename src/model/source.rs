@@ -19,6 +19,8 @@ use super::tokenizer::Tokenizer;
 use super::weights::{Layout, TensorStore, Weights};
 use super::{config_gguf, config_hf, json};
 
+pub use super::locate::resolve;
+
 /// A model whose header has been checked and whose weights lie in mapped files.
 pub struct Model {
     /// The file's or folder's name.
@@ -47,6 +49,10 @@ impl Model {
 
     fn open_gguf(path: &Path) -> Result<Model, ModelError> {
         let gguf = Gguf::open(path)?;
+        let embed = Names::Gguf.embed();
+        if gguf.tensor(&embed).is_none() {
+            return Err(ModelError::MissingTensor { name: embed });
+        }
         let config = config_gguf::read(&gguf)?;
         let interleaved = config_gguf::interleaved_rope(&config);
         let weights = Weights::load(&config, &gguf, &Layout { names: Names::Gguf, interleaved })?;
@@ -154,6 +160,6 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -98,7 +98,10 @@ impl Loader<'_> {
     fn vector(&self, name: String, len: usize) -> Result<Tensor, ModelError> {
         let tensor = self.get(name, 1, len)?;
         if tensor.dtype.is_quantized() {
-            return Err(ModelError::TensorValues { name: tensor.name, problem: "norms and biases must not be quantised" });
+            return Err(ModelError::TensorValues {
+                name: tensor.name,
+                problem: "norms and biases must not be quantised",
+            });
         }
         Ok(tensor)
     }
@@ -118,7 +121,9 @@ impl Loader<'_> {
         let (d, ff, head) = (c.hidden, c.ff, c.head_dim);
         let (queries, keys) = (c.heads * head, c.kv_heads * head);
         let always = |norm: Option<Tensor>, part| {
-            norm.ok_or_else(|| ModelError::MissingTensor { name: self.layout.names.layer(layer, part, "weight", false) })
+            norm.ok_or_else(|| ModelError::MissingTensor {
+                name: self.layout.names.layer(layer, part, "weight", false),
+            })
         };
         let turn = |weight| if self.layout.interleaved { half_split_rows(weight, head) } else { weight };
         let turn_bias = |bias| if self.layout.interleaved { half_split_bias(bias, head) } else { bias };
@@ -168,7 +173,8 @@ impl Weights {
 
 impl LayerWeights {
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let always = [&self.attn_norm, &self.q, &self.k, &self.v, &self.o, &self.mlp_norm, &self.gate, &self.up, &self.down];
+        let always =
+            [&self.attn_norm, &self.q, &self.k, &self.v, &self.o, &self.mlp_norm, &self.gate, &self.up, &self.down];
         let sometimes = [
             &self.q_bias,
             &self.k_bias,

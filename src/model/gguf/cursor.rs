@@ -23,7 +23,8 @@ impl<'a> Cursor<'a> {
 
     /// The next `count` bytes.
     pub fn take(&mut self, count: u64, what: &'static str) -> Result<&'a [u8], GgufError> {
-        let end = usize::try_from(count).ok().and_then(|n| self.at.checked_add(n)).filter(|end| *end <= self.bytes.len());
+        let end =
+            usize::try_from(count).ok().and_then(|n| self.at.checked_add(n)).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
             return Err(GgufError::Truncated { what, at: self.at, need: count, left: self.left() });
         };

@@ -52,11 +52,15 @@ pub enum GgufError {
     Rank { name: Quoted, dims: u32 },
     #[error("tensor {name} has the impossible shape {dims:?}")]
     Shape { name: Quoted, dims: Vec<u64> },
-    #[error("tensor {name} is of type {found}; readable types are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K")]
+    #[error(
+        "tensor {name} is of type {found}; readable types are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+    )]
     TensorType { name: Quoted, found: String },
     #[error("tensor {name} begins at {offset}, no multiple of the alignment {alignment}")]
     TensorAlignment { name: Quoted, offset: u64, alignment: u64 },
-    #[error("tensor {name} ({need} bytes at {at}) reaches past the end of the file ({len} bytes); the file may be cut short")]
+    #[error(
+        "tensor {name} ({need} bytes at {at}) reaches past the end of the file ({len} bytes); the file may be cut short"
+    )]
     TensorRange { name: Quoted, at: u64, need: u64, len: usize },
     #[error("tensor {0} occurs twice")]
     DuplicateTensor(Quoted),

@@ -67,7 +67,8 @@ fn read<'a>(cursor: &mut Cursor<'a>, alignment: u64) -> Result<(&'a str, TensorI
 fn layout(dtype: DType, dims: &[u64]) -> Option<(usize, usize, usize)> {
     let (cols, outer) = dims.split_first()?;
     let cols = usize::try_from(*cols).ok().filter(|n| *n > 0)?;
-    let rows = outer.iter().try_fold(1usize, |rows, d| rows.checked_mul(usize::try_from(*d).ok()?)).filter(|n| *n > 0)?;
+    let rows =
+        outer.iter().try_fold(1usize, |rows, d| rows.checked_mul(usize::try_from(*d).ok()?)).filter(|n| *n > 0)?;
     rows.checked_mul(cols)?;
     Some((rows, cols, dtype.bytes(rows, cols)?))
 }

@@ -235,7 +235,12 @@ impl Metadata {
             bytes[..raw.len()].copy_from_slice(raw);
             decode(scalar, bytes)
         };
-        self.map[array.range.clone()].chunks_exact(scalar.size()).map(one).collect::<Option<Vec<T>>>().map(Some).ok_or(wrong)
+        self.map[array.range.clone()]
+            .chunks_exact(scalar.size())
+            .map(one)
+            .collect::<Option<Vec<T>>>()
+            .map(Some)
+            .ok_or(wrong)
     }
 }
 

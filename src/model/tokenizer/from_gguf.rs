@@ -25,7 +25,8 @@ impl Tokenizer {
             None | Some("none" | "no_vocab") => return Ok(None),
             Some(model) => model,
         };
-        let pieces = metadata.strings("tokenizer.ggml.tokens")?.ok_or(TokenizerError::Missing("tokenizer.ggml.tokens"))?;
+        let pieces =
+            metadata.strings("tokenizer.ggml.tokens")?.ok_or(TokenizerError::Missing("tokenizer.ggml.tokens"))?;
         let types = metadata.integers("tokenizer.ggml.token_type")?.unwrap_or_default();
         if !types.is_empty() && types.len() != pieces.len() {
             let key = "tokenizer.ggml.token_type";
@@ -41,8 +42,9 @@ impl Tokenizer {
         let (model, alphabet, bos_by_default) = match model {
             "gpt2" => {
                 let pretokenizer = Pretokenizer::named(pre)?;
-                let merges =
-                    metadata.strings("tokenizer.ggml.merges")?.ok_or(TokenizerError::Missing("tokenizer.ggml.merges"))?;
+                let merges = metadata
+                    .strings("tokenizer.ggml.merges")?
+                    .ok_or(TokenizerError::Missing("tokenizer.ggml.merges"))?;
                 let bos = pretokenizer.whole_words();
                 let bpe = Bpe::new(&vocab, metadata.map(), &merges, pretokenizer)?;
                 (NativeModel::Bpe(bpe), Alphabet::ByteLevel, bos)

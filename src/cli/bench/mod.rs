@@ -1,0 +1,50 @@
+//! `attnscope bench`: how fast this machine runs a model here, what the probes cost, and how far the fast path is
+//! from the reference.
+
+mod drift;
+mod machine;
+mod report;
+mod serve;
+mod speed;
+
+use miette::Result;
+
+use super::args::ModelArgs;
+use super::output::{print, print_json};
+
+/// Measure load, prefill, decode, the cost of probes and lanes, memory, and the drift of the fast path
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub prompt_tokens: u32,
+    /// Tokens decoded after it
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub steps: u32,
+    /// Times that everything is measured; medians are reported
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// Leave out the comparison with --precision f32
+    #[arg(long)]
+    pub no_drift: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Obey `pp N`, `tg N` and `probes on|off` on standard input; answer with seconds (for benches/peers.py)
+    #[arg(long, hide = true)]
+    pub serve: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    if args.serve {
+        return serve::run(&args);
+    }
+    let report = speed::measure(&args)?;
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&report::text(&report))?,
+    }
+    Ok(())
+}

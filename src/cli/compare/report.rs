@@ -1,0 +1,110 @@
+//! What `compare --json` prints: a contract with scripts, described in the README.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub const SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub schema: u32,
+    pub model: String,
+    pub model_sha256: String,
+    pub device: String,
+    pub precision: String,
+    pub kv_type: String,
+    pub prompt_ids: Vec<u32>,
+    pub steps: u32,
+    /// Every lane was fed lane 0's tokens.
+    pub teacher_forced: bool,
+    /// Lane 0, which keeps everything, comes first.
+    pub lanes: Vec<LaneReport>,
+}
+
+/// Layers, kv heads, heads and steps are counted from 0, steps in `regret` from 1; steps 1..N feed one token each.
+#[derive(Debug, Default, Serialize)]
+pub struct LaneReport {
+    pub spec: String,
+    pub family: String,
+    /// Positions held after the prompt `[layer][kv head][positions]`.
+    pub kept: Vec<Vec<Vec<u32>>>,
+    /// `[layer][kv head]`
+    pub n_kept: Vec<Vec<usize>>,
+    /// Bytes of keys and values after the prompt; `_full` is what lane 0 holds, `_end` is after the last step.
+    pub kv_bytes: u64,
+    pub kv_bytes_full: u64,
+    pub kv_bytes_end: u64,
+    /// The first token after the prompt is lane 0's.
+    pub first_token_equal: bool,
+    /// What the lane chose before each step, given what it was fed [N].
+    pub ids: Vec<u32>,
+    pub text: String,
+    /// KL(lane 0 ‖ lane) after each step, nats [N].
+    pub kl: Vec<f32>,
+    /// The same with both fed lane 0's tokens [N].
+    pub kl_teacher_forced: Vec<f32>,
+    /// Up to and with each step, the lane has been fed lane 0's tokens [N].
+    pub same_prefix: Vec<bool>,
+    /// Share of steps after which lane and lane 0 prefer the same token; `null` without steps.
+    pub top1_agree: Option<f32>,
+    /// Mean −ln p of lane 0's continuation when fed it, nats; `null` without steps.
+    pub nll: Option<f32>,
+    /// −ln p of lane 0's next token after each step [N].
+    pub nll_steps: Vec<f32>,
+    /// The most probable tokens after each step, best first.
+    pub logits_top: Vec<Vec<Top>>,
+    pub damage: Damage,
+    /// Mean over layers and kv heads of |A ∩ B| / |A ∪ B| of the sets kept after the prompt, by the other's spec.
+    pub jaccard_to: BTreeMap<String, f32>,
+    /// Strongest first.
+    pub regret: Vec<Regret>,
+    pub timings: Timings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Scores>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_found: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Top {
+    pub id: u32,
+    pub logit: f32,
+}
+
+/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only.
+#[derive(Debug, Default, Serialize)]
+pub struct Damage {
+    /// Probability on evicted entries `[layer][head]`.
+    pub lost_mass: Vec<Vec<f32>>,
+    /// ‖o' − o‖ / ‖o‖ over the heads of a layer; `null` where nothing that the query looks at is left.
+    pub out_rel_err: Vec<Option<f32>>,
+}
+
+/// An evicted entry that lane 0 looks at later: the step at which it does so most.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Regret {
+    pub position: u32,
+    pub step: u32,
+    /// Lane 0's probability on it.
+    pub mass: f32,
+    pub layer: u32,
+    pub head: u32,
+}
+
+/// Wall times; all lanes decode as one batch, so they are the same for every lane.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Timings {
+    pub prompt_ns: u64,
+    pub step_ns: Vec<u64>,
+    pub lanes_in_batch: usize,
+}
+
+/// Raw scores of the policy after the prompt: higher stays.
+#[derive(Debug, Default, Serialize)]
+pub struct Scores {
+    /// `[layer][kv head][position]`; empty for a layer that the policy leaves alone.
+    pub values: Vec<Vec<Vec<f32>>>,
+    /// Positions that stay whatever their score `[layer][kv head][positions]`.
+    pub forced: Vec<Vec<Vec<u32>>>,
+}

@@ -1,0 +1,98 @@
+//! A comparison for people.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::HumanBytes;
+
+use super::measure::mean;
+use super::report::{LaneReport, Report};
+use crate::tui::text::line;
+
+/// Columns where the output is no terminal.
+const PLAIN_WIDTH: u16 = 140;
+/// Characters of each lane's text.
+const TEXT: usize = 300;
+const REGRETS: usize = 3;
+
+pub fn text(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none() {
+        table.set_width(PLAIN_WIDTH);
+    }
+    let answer = report.lanes.iter().any(|lane| lane.answer_found.is_some());
+    let mut header = vec![
+        "lane", "policy", "kept", "KV", "KL step 1", "KL mean*", "top-1", "NLL*", "lost mass", "output error",
+    ];
+    if answer {
+        header.push("answer");
+    }
+    table.set_header(header);
+    for (i, lane) in report.lanes.iter().enumerate() {
+        let mut row = row(i, lane, report.prompt_ids.len());
+        if answer {
+            row.push(lane.answer_found.map_or("-", |found| if found { "yes" } else { "no" }).into());
+        }
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut out = format!(
+        "{}, {}, {}; {} prompt tokens, {} steps\n\n{table}\n",
+        line(&report.model),
+        report.device,
+        report.precision,
+        report.prompt_ids.len(),
+        report.steps
+    );
+    out.push_str("kept, KV, lost mass and output error (mean over layers): after the prompt. *: on lane 0's tokens. Nats.\n");
+    for (i, lane) in report.lanes.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));
+        for regret in lane.regret.iter().take(REGRETS) {
+            let _ = writeln!(
+                out,
+                "  regret: position {}, gone from layer {}, gets {:.0} % of head {}'s attention in lane 0 at step {}",
+                regret.position,
+                regret.layer,
+                100.0 * regret.mass,
+                regret.head,
+                regret.step
+            );
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
+    let held: usize = lane.n_kept.iter().flatten().sum();
+    let slots = prompt * lane.n_kept.iter().map(Vec::len).sum::<usize>();
+    let lost: Vec<f32> = lane.damage.lost_mass.iter().flatten().copied().collect();
+    let error: Vec<f32> = lane.damage.out_rel_err.iter().flatten().copied().collect();
+    let number = |x: Option<f32>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.4}"));
+    let against = |x: Option<f32>| if i == 0 { "-".to_owned() } else { number(x) };
+    let percent = |x: Option<f32>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1} %", 100.0 * x));
+    vec![
+        i.to_string(),
+        lane.spec.clone(),
+        percent(Some(held as f32 / slots.max(1) as f32)),
+        HumanBytes(lane.kv_bytes).to_string(),
+        against(lane.kl_teacher_forced.first().copied()),
+        against(mean(&lane.kl_teacher_forced)),
+        percent(lane.top1_agree),
+        number(lane.nll),
+        percent(mean(&lost)),
+        percent(mean(&error)),
+    ]
+}
+
+fn shortened(text: &str) -> String {
+    let mut cut: String = text.chars().take(TEXT).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    line(&cut)
+}

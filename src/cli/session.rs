@@ -1,0 +1,85 @@
+//! Opening a model for commands without a screen.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use miette::Result;
+
+use super::args::ModelArgs;
+use super::exit::Usage;
+use super::interrupt::Interrupt;
+use super::pull;
+use crate::engine::message::ModelInfo;
+use crate::engine::{Core, LaneSpec, Options, open};
+use crate::model::locate::resolve;
+use crate::model::source::Model;
+
+/// A model on its backend.
+pub struct Session {
+    pub model: Model,
+    pub info: ModelInfo,
+    pub core: Core,
+    pub interrupt: Interrupt,
+}
+
+/// Rows of a prompt that are read in one pass.
+pub const CHUNK: usize = 512;
+
+impl ModelArgs {
+    /// The model's file or folder, fetched if need be.
+    pub fn path(&self) -> Result<PathBuf> {
+        self.device.check()?;
+        pull::obtain(&resolve(&self.model)?)
+    }
+
+    pub fn options(&self, lanes: Vec<LaneSpec>) -> Options {
+        Options {
+            precision: self.precision,
+            threads: self.threads(),
+            kv: self.kv,
+            queries_budget: self.queries_budget,
+            chunk: CHUNK,
+            lanes,
+        }
+    }
+}
+
+impl Session {
+    pub fn open(args: &ModelArgs, options: &Options) -> Result<Self> {
+        let interrupt = Interrupt::watch()?;
+        let model = Model::open(&args.path()?)?;
+        Self::with(model, options, interrupt)
+    }
+
+    /// On a model that is open already.
+    pub fn with(model: Model, options: &Options, interrupt: Interrupt) -> Result<Self> {
+        // Fails where a pool exists already, which then serves as well.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global();
+        let (core, info) = open(&model, options, |_, _| {})?;
+        interrupt.stops(&core)?;
+        interrupt.check()?;
+        Ok(Self { model, info, core, interrupt })
+    }
+
+    /// `steps` after `prompt` tokens fit the context.
+    pub fn check_steps(&self, prompt: usize, steps: u32) -> Result<()> {
+        let context = self.info.context;
+        if prompt < context && prompt + steps as usize > context {
+            let what = format!("{prompt} prompt tokens and {steps} steps do not fit the context of {context}");
+            return Err(Usage::new(what, format!("at most {} steps fit", context - prompt)).into());
+        }
+        Ok(())
+    }
+}
+
+/// Progress on standard error, where somebody looks at it.
+pub fn tell(what: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{what}");
+    }
+}
+
+/// Takes the last [`tell`] away.
+pub fn told() {
+    tell("");
+}

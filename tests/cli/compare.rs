@@ -1,0 +1,111 @@
+//! The JSON of `compare`, on a model small enough to check its numbers by their own relations.
+
+use serde_json::Value;
+
+use super::{HEADS, KV_HEADS, LAYERS, ids, json, on_tiny, stdout};
+
+const PROMPT: usize = 60;
+const STEPS: usize = 6;
+
+fn compare(more: &[&str]) -> Value {
+    let (prompt, steps) = (ids(PROMPT), STEPS.to_string());
+    let mut args = vec!["--ids", &prompt, "--steps", &steps, "--json"];
+    args.extend(more);
+    json(&on_tiny("compare", &args))
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|v| v.as_f64().expect("a number")).collect()
+}
+
+fn len(value: &Value) -> usize {
+    value.as_array().expect("a list").len()
+}
+
+#[test]
+fn the_json_is_as_the_contract_says() {
+    let report = compare(&["--lane", "snapkv@50%", "--lane", "streaming@25%", "--scores", "--answer", "⟨1⟩"]);
+    for key in ["schema", "model", "device", "precision", "prompt_ids", "lanes"] {
+        assert!(!report[key].is_null(), "{key}");
+    }
+    assert_eq!(len(&report["prompt_ids"]), PROMPT);
+    assert_eq!(len(&report["lanes"]), 3);
+    for (lane, budget) in report["lanes"].as_array().expect("lanes").iter().zip([PROMPT, PROMPT / 2, PROMPT / 4]) {
+        assert_eq!(lane["first_token_equal"], true);
+        assert_eq!((len(&lane["kept"]), len(&lane["n_kept"])), (LAYERS, LAYERS));
+        for layer in 0..LAYERS {
+            assert_eq!(len(&lane["kept"][layer]), KV_HEADS);
+            for head in 0..KV_HEADS {
+                let kept = numbers(&lane["kept"][layer][head]);
+                assert_eq!(kept.len(), budget);
+                assert_eq!(lane["n_kept"][layer][head], budget);
+                assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "ascending, no position twice");
+            }
+            assert_eq!(len(&lane["damage"]["lost_mass"][layer]), HEADS);
+        }
+        assert_eq!(len(&lane["damage"]["out_rel_err"]), LAYERS);
+        for list in ["ids", "kl", "kl_teacher_forced", "nll_steps", "logits_top", "same_prefix"] {
+            assert_eq!(len(&lane[list]), STEPS, "{list}");
+        }
+        assert!(lane["text"].is_string() && lane["family"].is_string() && lane["regret"].is_array());
+        assert!(lane["answer_found"].is_boolean() && lane["timings"]["prompt_ns"].is_number());
+        assert_eq!(lane["jaccard_to"].as_object().expect("a map").len(), 2);
+    }
+    let (full, snapkv) = (&report["lanes"][0], &report["lanes"][1]);
+    assert_eq!(full["spec"], "full");
+    assert!(numbers(&full["kl"]).iter().all(|kl| *kl == 0.0) && full["top1_agree"] == 1.0);
+    assert_eq!(full["kv_bytes"], full["kv_bytes_full"]);
+    assert_eq!(snapkv["kv_bytes"].as_u64().expect("bytes") * 2, full["kv_bytes"].as_u64().expect("bytes"));
+    assert!(numbers(&snapkv["kl_teacher_forced"]).iter().any(|kl| *kl > 0.0));
+    // Scores of all positions; forced ones are the window's.
+    assert_eq!(len(&snapkv["scores"]["values"][0][0]), PROMPT);
+    assert_eq!(numbers(&snapkv["scores"]["forced"][0][0]).last(), Some(&(PROMPT as f64 - 1.0)));
+}
+
+#[test]
+fn a_lane_that_keeps_everything_is_lane_zero() {
+    let report = compare(&["--lane", "knorm@100%"]);
+    let (full, all) = (&report["lanes"][0], &report["lanes"][1]);
+    for key in ["kept", "ids", "text", "kv_bytes", "nll", "kl", "logits_top"] {
+        assert_eq!(full[key], all[key], "{key}");
+    }
+    assert!(numbers(&all["damage"]["out_rel_err"]).iter().all(|e| *e == 0.0));
+    assert_eq!(len(&all["regret"]), 0);
+}
+
+#[test]
+fn teacher_forcing_feeds_lane_zeros_tokens() {
+    let (free, forced) = (compare(&["--lane", "random@10%"]), compare(&["--lane", "random@10%", "--teacher-forced"]));
+    let (free, forced) = (&free["lanes"][1], &forced["lanes"][1]);
+    assert!(forced["same_prefix"].as_array().expect("a list").iter().all(|same| *same == true));
+    assert_eq!(forced["kl"], forced["kl_teacher_forced"]);
+    assert_eq!(free["kl_teacher_forced"], forced["kl_teacher_forced"]);
+    assert_eq!(free["nll_steps"], forced["nll_steps"]);
+}
+
+#[test]
+fn regret_and_lost_mass_name_what_is_gone() {
+    // Flat attention of random weights: every position gets a little.
+    let report = compare(&["--lane", "window@8", "--regret-above", "0.01"]);
+    let lane = &report["lanes"][1];
+    let regrets = lane["regret"].as_array().expect("a list");
+    assert!(!regrets.is_empty());
+    for regret in regrets {
+        assert!(regret["position"].as_u64().expect("a position") < (PROMPT + STEPS) as u64 - 8);
+        assert!(regret["mass"].as_f64().expect("a number") > 0.01);
+        assert!((1..=STEPS as u64).contains(&regret["step"].as_u64().expect("a step")));
+    }
+    for layer in lane["damage"]["lost_mass"].as_array().expect("a list") {
+        assert!(numbers(layer).iter().all(|m| (0.5..1.0).contains(m)), "8 of 60 positions are left");
+    }
+}
+
+#[test]
+fn the_table_names_every_lane() {
+    let text = stdout(&on_tiny("compare", &["--ids", &ids(40), "--steps", "2", "--lane", "h2o@50%", "--lane", "tova@8"]));
+    for word in ["full", "h2o@50%", "tova@8", "KL", "lost mass"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let none = stdout(&on_tiny("compare", &["--ids", &ids(40), "--steps", "0", "--lane", "knorm@50%"]));
+    assert!(none.contains("knorm@50%"));
+}
