@@ -7,6 +7,7 @@
 mod format;
 mod isa;
 mod kernel;
+mod memory;
 mod pack;
 mod panel;
 mod quantize;
@@ -17,6 +18,7 @@ mod simd;
 mod tests;
 
 pub use isa::Isa;
+pub use memory::WeightMemory;
 pub use pack::{PackError, PackedMatrix, TILE};
 pub use quantized::{Sink, matmul};
 pub use rows::QuantizedRows;

@@ -63,6 +63,10 @@ fn decode(tensor: &Tensor) -> Vec<Vec<f32>> {
     q.dequantize(&device).unwrap().to_vec2().unwrap()
 }
 
+fn pack(parts: &[&Tensor]) -> Result<PackedMatrix, PackError> {
+    PackedMatrix::pack(parts, &mut WeightMemory::new())
+}
+
 fn quantized(x: &[Vec<f32>], isa: Isa) -> QuantizedRows {
     let mut rows = QuantizedRows::new(x.len(), x[0].len());
     for (m, x) in x.iter().enumerate() {
@@ -101,7 +105,7 @@ fn products_are_close_to_those_of_candles_decoding() {
         let mut random = Random(7 + format as u64);
         let w = random_tensor(format, 37, 512, &mut random);
         let x: Vec<Vec<f32>> = (0..11).map(|_| random.row(512)).collect();
-        let packed = PackedMatrix::pack(&[&w]).unwrap();
+        let packed = pack(&[&w]).unwrap();
         let got = product(&packed, &quantized(&x, Isa::detect()), Isa::detect());
         let decoded = decode(&w);
         for (x, got) in x.iter().zip(&got) {
@@ -126,7 +130,7 @@ fn products_of_exact_activations_are_exact_to_f32() {
         let w = random_tensor(format, 16, 768, &mut random);
         let mut x: Vec<f32> = (0..768).map(|_| (random.unit() * 127.0).round()).collect();
         x.iter_mut().step_by(32).for_each(|v| *v = -127.0);
-        let packed = PackedMatrix::pack(&[&w]).unwrap();
+        let packed = pack(&[&w]).unwrap();
         for isa in Isa::ALL {
             let got = product(&packed, &quantized(std::slice::from_ref(&x), isa), isa);
             for (row, weights) in decode(&w).iter().enumerate() {
@@ -157,7 +161,7 @@ fn extreme_values_do_not_overflow() {
                 cols: 512,
                 bytes: Bytes::Owned(bytes.into()),
             };
-            let packed = PackedMatrix::pack(&[&w]).unwrap();
+            let packed = pack(&[&w]).unwrap();
             let x = vec![sign; 512];
             let exact: f64 = decode(&w)[3].iter().map(|w| *w as f64 * sign as f64).sum();
             for isa in Isa::ALL {
@@ -182,7 +186,7 @@ proptest! {
         let columns = FORMATS[format].0.block().0;
         let cols = if columns == 32 { blocks * 32 } else { blocks.div_ceil(8) * 256 };
         let rows = tiles * 16 - seed as usize % 16;
-        let w = PackedMatrix::pack(&[&random_tensor(format, rows, cols, &mut random)]).unwrap();
+        let w = pack(&[&random_tensor(format, rows, cols, &mut random)]).unwrap();
         let scale = 10f32.powi((seed % 30) as i32 - 20);
         let x: Vec<Vec<f32>> = (0..m).map(|_| random.row(cols).iter().map(|v| v * scale).collect()).collect();
         let reference = bits(&product(&w, &quantized(&x, Isa::Portable), Isa::Portable));
@@ -195,7 +199,7 @@ proptest! {
     fn no_split_changes_a_bit(format in 0..FORMATS.len(), seed: u64, m in 1usize..140, tile in 0usize..5) {
         let mut random = Random(seed);
         let cols = 1024;
-        let w = PackedMatrix::pack(&[&random_tensor(format, 80, cols, &mut random)]).unwrap();
+        let w = pack(&[&random_tensor(format, 80, cols, &mut random)]).unwrap();
         let x: Vec<Vec<f32>> = (0..m).map(|_| random.row(cols)).collect();
         let isa = Isa::detect();
         let x = quantized(&x, isa);
@@ -237,7 +241,7 @@ proptest! {
 #[test]
 fn values_that_are_not_finite_reach_the_product() {
     let mut random = Random(3);
-    let w = PackedMatrix::pack(&[&random_tensor(1, 16, 64, &mut random)]).unwrap();
+    let w = pack(&[&random_tensor(1, 16, 64, &mut random)]).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
         let mut x = random.row(64);
         x[40] = bad;
@@ -255,11 +259,11 @@ fn stacked_and_interleaved_rows_are_the_parts_rows() {
     let a = random_tensor(1, 40, 96, &mut random);
     let b = random_tensor(1, 40, 96, &mut random);
     let x = quantized(&[random.row(96), random.row(96)], isa);
-    let alone = [&a, &b].map(|t| product(&PackedMatrix::pack(&[t]).unwrap(), &x, isa));
+    let alone = [&a, &b].map(|t| product(&pack(&[t]).unwrap(), &x, isa));
 
-    let stacked = PackedMatrix::pack(&[&a, &b]).unwrap();
+    let stacked = pack(&[&a, &b]).unwrap();
     assert_eq!((stacked.rows(), stacked.tiles()), (80, 5));
-    let interleaved = PackedMatrix::pack_interleaved(&a, &b).unwrap();
+    let interleaved = PackedMatrix::pack_interleaved(&a, &b, &mut WeightMemory::new()).unwrap();
     assert_eq!(interleaved.tiles(), 6);
     let (stacked, interleaved) = (product(&stacked, &x, isa), product(&interleaved, &x, isa));
     for m in 0..2 {
@@ -281,8 +285,8 @@ fn what_cannot_be_packed_says_why() {
     let b = random_tensor(0, 16, 64, &mut random);
     let short = Tensor { bytes: Bytes::Owned(Arc::from(&a.data()[..100])), ..a.clone() };
     let float = Tensor { dtype: DType::F32, cols: 1, rows: 1, bytes: Bytes::Owned(Arc::from([0u8; 4])), ..a.clone() };
-    assert!(matches!(PackedMatrix::pack(&[]), Err(PackError::Empty)));
-    assert!(matches!(PackedMatrix::pack(&[&a, &b]), Err(PackError::Mixed { .. })));
-    assert!(matches!(PackedMatrix::pack(&[&short]), Err(PackError::Size { found: 100, .. })));
-    assert!(matches!(PackedMatrix::pack(&[&float]), Err(PackError::NotQuantized { .. })));
+    assert!(matches!(pack(&[]), Err(PackError::Empty)));
+    assert!(matches!(pack(&[&a, &b]), Err(PackError::Mixed { .. })));
+    assert!(matches!(pack(&[&short]), Err(PackError::Size { found: 100, .. })));
+    assert!(matches!(pack(&[&float]), Err(PackError::NotQuantized { .. })));
 }
