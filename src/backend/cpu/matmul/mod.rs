@@ -4,6 +4,7 @@
 //! element is computed by the same float operations in the same order whatever the split, the number of rows and the
 //! instruction set, so results never depend on who else is running.
 
+mod float;
 mod format;
 mod isa;
 mod kernel;
@@ -17,6 +18,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 
+pub use float::{FloatMatrix, FloatMatrixError, matmul_float};
 pub use isa::Isa;
 pub use memory::WeightMemory;
 pub use pack::{PackError, PackedMatrix, TILE};

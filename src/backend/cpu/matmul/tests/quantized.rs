@@ -1,11 +1,12 @@
-//! Every format, instruction set and split against each other and against candle's own decoding of the blocks.
+//! Against candle's own decoding of the blocks, and every instruction set and split against each other.
 
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
+use super::{Random, bits, vector_isas};
 use crate::model::tensor::{Bytes, DType, Tensor};
 
 /// (format, the same for candle, where a block holds half floats)
@@ -19,27 +20,6 @@ const FORMATS: [(DType, GgmlDType, &[usize]); 8] = [
     (DType::Q5K, GgmlDType::Q5K, &[0, 2]),
     (DType::Q6K, GgmlDType::Q6K, &[208]),
 ];
-
-/// splitmix64: a small stream of numbers that is the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// In −1..1.
-    fn unit(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn row(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.unit()).collect()
-    }
-}
 
 /// Blocks of random bits, so that no bit of any field goes untested, with scales of a tame size.
 fn random_tensor(format: usize, rows: usize, cols: usize, random: &mut Random) -> Tensor {
@@ -84,19 +64,6 @@ fn product(w: &PackedMatrix, x: &QuantizedRows, isa: Isa) -> Vec<Vec<f32>> {
         }
     });
     result
-}
-
-fn bits(values: &[Vec<f32>]) -> Vec<Vec<u32>> {
-    values.iter().map(|row| row.iter().map(|v| v.to_bits()).collect()).collect()
-}
-
-/// What this CPU can run beside the portable code; says what it cannot.
-fn vector_isas() -> Vec<Isa> {
-    let (here, absent): (Vec<_>, Vec<_>) = [Isa::Avx2, Isa::Avx512Vnni].into_iter().partition(|isa| isa.is_available());
-    for isa in absent {
-        eprintln!("not compared: this CPU has no {isa}");
-    }
-    here
 }
 
 #[test]
@@ -190,7 +157,7 @@ proptest! {
         let scale = 10f32.powi((seed % 30) as i32 - 20);
         let x: Vec<Vec<f32>> = (0..m).map(|_| random.row(cols).iter().map(|v| v * scale).collect()).collect();
         let reference = bits(&product(&w, &quantized(&x, Isa::Portable), Isa::Portable));
-        for isa in vector_isas() {
+        for &isa in vector_isas() {
             prop_assert_eq!(&reference, &bits(&product(&w, &quantized(&x, isa), isa)), "{}", isa);
         }
     }
@@ -218,7 +185,7 @@ proptest! {
     fn activations_are_quantized_alike_and_within_half_a_step(seed: u64, exponent in -44i32..38, blocks in 1usize..9) {
         let mut random = Random(seed);
         let x: Vec<f32> = random.row(blocks * 32).iter().map(|v| v * 10f32.powi(exponent)).collect();
-        let reference = quantized(&[x.clone()], Isa::Portable);
+        let reference = quantized(std::slice::from_ref(&x), Isa::Portable);
         for (b, block) in reference.row(0).iter().enumerate() {
             let x = &x[b * 32..][..32];
             let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -229,8 +196,8 @@ proptest! {
                 prop_assert!((x - block.d * *q as f32).abs() <= largest / 127.0 * 0.501 + 2e-36);
             }
         }
-        for isa in vector_isas() {
-            let other = quantized(&[x.clone()], isa);
+        for &isa in vector_isas() {
+            let other = quantized(std::slice::from_ref(&x), isa);
             for (a, b) in reference.row(0).iter().zip(other.row(0)) {
                 prop_assert_eq!((a.d.to_bits(), a.sum, a.half_sums, a.q), (b.d.to_bits(), b.sum, b.half_sums, b.q));
             }
