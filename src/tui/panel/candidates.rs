@@ -23,7 +23,7 @@ const SAMPLED: u16 = 8;
 
 fn share(p: f32) -> String {
     match p {
-        p if p == 0.0 => "cut".into(),
+        0.0 => "cut".into(),
         p if p < 0.0005 => "<0.1 %".into(),
         p => format!("{:.1} %", p * 100.0),
     }

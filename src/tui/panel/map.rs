@@ -134,7 +134,7 @@ impl Map {
         let row = self.row_zoom.window(seen.token() as u32, 0, end);
         let col = self.col_zoom.window(seen.selection.key as u32, first, end);
         let digits = end.to_string().len() as u16 + 1;
-        let rows_fit = row.len() <= area.height.saturating_sub(2) as u32;
+        let rows_fit = row.count() <= area.height.saturating_sub(2) as u32;
         self.gutter = match area.width {
             0..24 => 0,
             24..60 => digits,

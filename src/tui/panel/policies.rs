@@ -91,7 +91,7 @@ impl Row {
         let against = |f: &std::sync::Arc<crate::engine::frame::Frame>| f.lanes.get(lane).and_then(|l| l.against);
         let frames = &seen.session.frames()[..=at.min(seen.session.frames().len().saturating_sub(1))];
         let compared: Vec<_> = frames.iter().filter(|f| f.partial.is_none()).filter_map(against).collect();
-        let newest = &frames[frames.len().saturating_sub(grid.window.len().max(256) as usize)..];
+        let newest = &frames[frames.len().saturating_sub(grid.window.count().max(256) as usize)..];
         Self {
             spec: text::line(&frame.spec),
             same: seen.session.text(same),
