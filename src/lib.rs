@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod cache;
+pub mod cli;
 pub mod engine;
 pub mod model;
 pub mod policy;

@@ -1,1 +1,193 @@
-//! The trait of tensor operations; `cpu` and `cuda` implement it.
+//! The trait of tensor operations; `cpu` (and later `cuda`) implement it.
+//!
+//! Calls between [`Backend::begin`] and [`Backend::run`] record operations of one pass; `run` carries out what was
+//! recorded: the CPU walks it with all threads, a GPU puts it on a stream or captures it as a graph. Activations
+//! are matrices `[rows, width]` f32 with one row per token of the pass.
+
+pub mod cpu;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::cache::{KvType, Saved};
+use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
+use crate::engine::message::{Fold, Probes};
+use crate::model::config::Activation;
+use crate::model::tensor::Tensor;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("{what}: {why}")]
+    Failed { what: String, why: String },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+pub type Result<T> = std::result::Result<T, BackendError>;
+
+/// An activation matrix [rows of the pass, width].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buf(pub(crate) usize);
+
+/// A linear weight [out, in].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matrix(pub(crate) usize);
+
+/// A vector of norm weights or biases, f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vector(pub(crate) usize);
+
+/// One lane's KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheId(pub(crate) usize);
+
+/// One token of a pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub token: u32,
+    pub position: u32,
+    pub cache: CacheId,
+}
+
+/// What the backend has to know about the model before any tensor comes.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub hidden: usize,
+    pub vocab: usize,
+    /// Most rows of one pass.
+    pub max_rows: usize,
+    /// Angular frequencies of each rope [head_dim / 2].
+    pub ropes: Vec<Vec<f32>>,
+    pub kv: KvType,
+    /// Budget of the kept queries, bytes.
+    pub queries_budget: u64,
+    /// Positions that count as recent in [`AttentionStats::recent`].
+    pub recent_window: usize,
+}
+
+/// Attention of one layer: rope, append, attend.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention {
+    pub layer: usize,
+    pub rope: usize,
+    pub scale: f32,
+    pub softcap: Option<f32>,
+    pub window: Option<usize>,
+    /// Norm weights of queries and keys [head_dim] and epsilon.
+    pub qk_norm: Option<(Vector, Vector, f32)>,
+}
+
+/// A tile of an attention map: see [`crate::engine::message::Query::Tile`].
+#[derive(Debug, Clone)]
+pub struct Tile {
+    pub layer: usize,
+    pub head: usize,
+    pub rows: Range<u32>,
+    pub cols: Range<u32>,
+    pub height: usize,
+    pub width: usize,
+    pub fold: Fold,
+}
+
+/// Records and runs passes.
+pub trait Backend: Inspect + Send {
+    /// e.g. "cpu, 2 threads, avx2".
+    fn describe(&self) -> String;
+
+    // --- weights ---
+    /// A linear weight; several parts are stacked by rows.
+    fn matrix(&mut self, parts: &[&Tensor]) -> Result<Matrix>;
+    /// Gate and up projection of a gated MLP, laid out for [`Backend::gated`].
+    fn gate_up(&mut self, gate: &Tensor, up: &Tensor) -> Result<Matrix>;
+    /// Concatenated vectors; `plus_one` adds 1 to every element.
+    fn vector(&mut self, parts: &[&Tensor], plus_one: bool) -> Result<Vector>;
+    /// The embedding table. Kept as stored.
+    fn table(&mut self, table: &Tensor) -> Result<()>;
+    fn weight_bytes(&self) -> u64;
+
+    // --- one pass ---
+    fn buffer(&mut self, width: usize) -> Buf;
+    /// Starts a pass over `rows`. Rows of one cache are in ascending position order.
+    /// `keep_queries`: rows of this cache store their queries; every row of it must follow the last one stored.
+    fn begin(&mut self, rows: &[Row], probes: Probes, keep_queries: Option<CacheId>) -> Result<()>;
+    /// out = table[token] · scale
+    fn embed(&mut self, scale: f32, out: Buf);
+    /// Statistics of the residual stream at `point`.
+    fn residual_point(&mut self, x: Buf, point: usize);
+    /// out = x / rms(x) · weight
+    fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf);
+    /// x += y / rms(y) · weight
+    fn add_rms_norm(&mut self, x: Buf, y: Buf, weight: Vector, eps: f32);
+    /// out = x · wᵀ (+ bias)
+    fn matmul(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf);
+    /// out += x · wᵀ (+ bias)
+    fn matmul_add(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf);
+    /// out = act(x · gateᵀ) ⊙ (x · upᵀ)
+    fn gated(&mut self, w: Matrix, x: Buf, bias: Option<Vector>, act: Activation, out: Buf);
+    /// qkv = [q | k | v] rows: norm, rotate, append to each row's cache, attend; out [rows, H·D].
+    fn attend(&mut self, attention: &Attention, qkv: Buf, out: Buf);
+    /// Logits of the listed rows: softcap(norm(x) · headᵀ). Read with [`Backend::logits`].
+    fn head(&mut self, w: Option<Matrix>, x: Buf, rows: Range<usize>, softcap: Option<f32>);
+    /// Carries out what was recorded since `begin` or the last `run`.
+    fn run(&mut self) -> Result<()>;
+    /// Starts a pass without tokens: `x` holds `values` [rows, width]. For products over numbers already known.
+    fn load(&mut self, x: Buf, values: &[f32]) -> Result<()>;
+    /// Keep copies of the residual stream of all rows ([`Inspect::residual`]), not only of few-row passes.
+    fn save_all_points(&mut self, on: bool);
+    /// A flag that another thread sets to stop a running pass between two operations.
+    fn interrupter(&self) -> std::sync::Arc<std::sync::atomic::AtomicBool>;
+
+}
+
+/// What passes leave behind: activations and probes of the last one, caches and kept queries of all.
+pub trait Inspect {
+    // --- until the next `begin` ---
+    /// [rows asked for in `head`, V]
+    fn logits(&self) -> &[f32];
+    /// A copy of an activation matrix [rows of the pass, width].
+    fn read(&self, x: Buf) -> Vec<f32>;
+    /// Residual stream at a point for the last rows of the pass (all, or the last one) [saved rows, hidden].
+    fn residual(&self, point: usize) -> &[f32];
+    fn residual_stats(&self) -> ResidualStats;
+    fn attention_stats(&self) -> AttentionStats;
+    fn kv_norms(&self) -> KvNorms;
+    fn op_times(&self) -> Vec<OpTime>;
+    fn activation_bytes(&self) -> u64;
+
+    // --- caches ---
+    fn cache(&mut self) -> CacheId;
+    /// A new cache with the listed slots of `from`, `[layer][kv head]`; `None` = all.
+    fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId;
+    fn free(&mut self, cache: CacheId);
+    /// Keeps the listed slots (ascending) of one kv head and gives the others' memory back.
+    fn retain(&mut self, cache: CacheId, layer: usize, kv_head: usize, keep: &[u32]);
+    fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
+    fn restore(&mut self, cache: CacheId, saved: &[Saved]);
+    /// Original positions held, ascending [n].
+    fn positions(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[u32];
+    /// [n, D], after rope.
+    fn keys(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
+    /// [n, D]
+    fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
+    /// Column sums of a query head [n].
+    fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32];
+    /// Attention of the newest query of a head [n].
+    fn newest_row(&self, cache: CacheId, layer: usize, head: usize) -> &[f32];
+    /// Bytes of live keys and values of a layer.
+    fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64;
+
+    // --- kept queries ---
+    fn kept_queries(&self) -> Range<u32>;
+    fn query_bytes(&self) -> u64;
+    fn truncate_queries(&mut self, end: u32);
+    /// A kept query after rope [D] and the log-sum-exp of its row.
+    fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32);
+    /// Attention rows of kept queries over the slots of `cache` [rows, n]: exp(s − lse) where visible, else 0.
+    fn rows(&mut self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>>;
+    /// Folded pixels [height, width], NaN where nothing is visible.
+    fn tile(&mut self, cache: CacheId, attention: &Attention, tile: &Tile) -> Result<Vec<f32>>;
+}

@@ -1,1 +1,10 @@
-//! See the design: filled by its own slice.
+//! Slots of a KV cache: keys, values, original positions and the running sums that belong to them.
+
+mod head;
+mod kind;
+mod queries;
+
+pub use head::{Cells, Columns, HeadCache, Saved, TILE};
+pub(crate) use head::with_cells;
+pub use kind::KvType;
+pub use queries::{Queries, QueryWriter};

@@ -1,4 +1,21 @@
 //! The engine: its own thread, commands in, frames out.
 
+mod answer;
+mod assemble;
+mod core;
+mod error;
 pub mod frame;
+mod lane;
+mod open;
 pub mod message;
+mod sampler;
+mod thread;
+mod travel;
+mod view;
+
+pub use self::core::{Core, Pause};
+pub use error::EngineError;
+pub use lane::{Lane, LaneSpec};
+pub use open::{Options, Precision, open};
+pub use sampler::Sampler;
+pub use thread::{EngineHandle, Start};

@@ -1,4 +1,18 @@
 //! Models: where they come from, what their files say, and the decoder that runs them.
 
+pub mod chat;
 pub mod config;
+mod config_check;
+mod config_gguf;
+mod config_hf;
+pub mod decoder;
+pub mod error;
+pub mod gguf;
+mod json;
+mod names;
+mod rope_layout;
+pub mod safetensors;
+pub mod source;
 pub mod tensor;
+pub mod tokenizer;
+pub mod weights;

@@ -1,3 +1,34 @@
 //! KV-cache policies: one file per policy over the traits in `part`, one line each in `registry`.
+//!
+//! A spec (`snapkv@50%:window=32`) is checked against the registry (`spec`, `key`, `error`), assembled into a
+//! [`Policy`] (`chain`), which asks its parts (`part`) and turns their scores into kept slots (`select`).
 
+pub mod amount;
+pub mod chain;
+pub mod descriptor;
+pub mod error;
+pub mod key;
 pub mod part;
+pub mod registry;
+pub mod select;
+pub mod spec;
+
+mod full;
+mod h2o;
+mod knorm;
+mod random;
+mod snapkv;
+mod streaming;
+mod tova;
+mod window;
+
+#[cfg(test)]
+mod kvpress_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+
+pub use chain::{Decision, Policy};
+pub use error::SpecError;
+pub use spec::Spec;

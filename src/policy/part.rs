@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// When a scorer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub trait LayerView {
     /// L2 norms of the keys [n].
     fn key_norms(&self, kv_head: usize) -> Vec<f32>;
     /// Attention rows of query head `head` for queries at positions `rows`, over the held slots of its kv head
-    /// `[rows, n]` row-major. Softmax over all visible slots with the model's own scale, cap and masks.
-    /// After a step only the newest row exists.
+    /// `[rows, n]` row-major. Softmax over all visible slots with the model's own scale, cap and masks; 0 where
+    /// a query does not see a slot. After a step only the newest row exists.
     fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32>;
     /// Position of the newest query.
     fn newest(&self) -> u32;
@@ -69,18 +70,67 @@ impl Scores {
         let forced = values.iter().map(|v| vec![false; v.len()]).collect();
         Self { values, forced }
     }
+
+    /// The newest `count` slots of every kv head stay.
+    pub fn keep_newest(mut self, count: usize) -> Self {
+        for forced in &mut self.forced {
+            let from = forced.len().saturating_sub(count);
+            forced[from..].fill(true);
+        }
+        self
+    }
+
+    /// Slots whose original position is below `count` stay.
+    pub fn keep_first(mut self, count: usize, view: &dyn LayerView) -> Self {
+        for (kv_head, forced) in self.forced.iter_mut().enumerate() {
+            let sinks = view.positions(kv_head).partition_point(|&p| (p as usize) < count);
+            forced[..sinks].fill(true);
+        }
+        self
+    }
 }
 
-/// Rates the held slots of a layer.
+/// Mean over the query heads of each kv head: `per_head` [H][n] → [kv heads][n].
+pub fn group_mean(view: &dyn LayerView, mut per_head: impl FnMut(usize) -> Vec<f32>) -> Vec<Vec<f32>> {
+    let group = view.group();
+    let mean = |kv_head: usize| {
+        let mut mean = per_head(kv_head * group);
+        for head in kv_head * group + 1..(kv_head + 1) * group {
+            mean.iter_mut().zip(per_head(head)).for_each(|(m, x)| *m += x);
+        }
+        mean.iter_mut().for_each(|m| *m /= group as f32);
+        mean
+    };
+    (0..view.kv_heads()).map(mean).collect()
+}
+
+/// Rates the held slots of a layer. Stateless: the same view gives the same scores, so that rewinding is exact.
 pub trait Scorer: Send + Sync {
     fn schedule(&self) -> Schedule;
-    fn score(&self, at: Moment, view: &dyn LayerView) -> Scores;
-    /// Prompt queries that must stay available until the policy has decided (rows asked for: the last `n`).
-    fn window(&self) -> usize {
+    /// Scores of the slots that `view` holds, where a kv head may keep `budget` of them.
+    /// `None`: this layer is left alone.
+    fn score(&self, at: Moment, budget: usize, view: &dyn LayerView) -> Option<Scores>;
+    /// Queries at the end of a prompt of `prompt` tokens whose rows will be asked for after it.
+    fn window(&self, _prompt: usize) -> usize {
         0
     }
     /// The scorer reads `received`: column sums of the prompt are taken even with the attention probe off.
     fn needs_received(&self) -> bool {
         false
+    }
+}
+
+/// What a policy file builds from its part of a spec: one variant per role in a chain.
+#[derive(Clone)]
+pub enum Part {
+    /// Keeps everything.
+    Full,
+    /// Rates entries; those over the budget leave.
+    Scorer(Arc<dyn Scorer>),
+}
+
+impl Part {
+    pub fn scorer(scorer: impl Scorer + 'static) -> Self {
+        Self::Scorer(Arc::new(scorer))
     }
 }

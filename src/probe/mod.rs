@@ -1,1 +1,4 @@
-//! See the design: filled by its own slice.
+//! Pure functions from tensors to numbers.
+
+pub mod distribution;
+pub mod finding;

@@ -1,0 +1,217 @@
+//! Matrix products over activation buffers, for every kind of weight.
+
+use std::ops::Range;
+
+use crate::backend::{Buf, Matrix, Vector};
+use crate::model::config::Activation;
+
+use super::elementwise::act;
+use super::linear::{Linear, with_f32};
+use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul};
+use super::pool::Worker;
+use super::program::{Exec, Items};
+use super::shared::Grid;
+use super::simd::{dot, vectorized};
+
+/// Up to this many rows the dense product is our own, row by row: a row's result must not depend on how many
+/// rows are beside it.
+const FEW_ROWS: usize = 16;
+/// Weight tiles that a thread takes at a time.
+const GRAIN: usize = 4;
+
+pub fn quantize(exec: &Exec<'_>, items: Items<'_>, x: Buf) {
+    let Some(q) = &exec.quantized[x.0] else { return };
+    items.each(exec.rows.len(), 4, |r| {
+        // SAFETY: one thread per row, and nobody multiplies meanwhile.
+        unsafe { q.quantize_row_shared(r, exec.buffers[x.0].row(r), exec.isa) };
+    });
+}
+
+/// out (+)= x · wᵀ + bias
+#[allow(clippy::too_many_arguments)]
+pub fn matmul(
+    exec: &Exec<'_>,
+    worker: Worker<'_>,
+    items: Items<'_>,
+    w: Matrix,
+    x: Buf,
+    bias: Option<Vector>,
+    out: Buf,
+    add: bool,
+) {
+    let bias = bias.map(|b| exec.vectors[b.0].as_slice());
+    let target = &exec.buffers[out.0];
+    let put = |r: usize, first: usize, values: &[f32]| {
+        // SAFETY: one thread per (row, piece of outputs).
+        let to = unsafe { target.part_mut(r, first, first + values.len()) };
+        for (i, (o, &v)) in to.iter_mut().zip(values).enumerate() {
+            let v = bias.map_or(v, |b| v + b[first + i]);
+            *o = if add { *o + v } else { v };
+        }
+    };
+    product(exec, worker, items, &exec.matrices[w.0], x, 0..exec.rows.len(), put);
+}
+
+/// Hands out x[rows] · wᵀ in pieces `put(row, first output, values)`.
+fn product(
+    exec: &Exec<'_>,
+    worker: Worker<'_>,
+    items: Items<'_>,
+    w: &Linear,
+    x: Buf,
+    rows: Range<usize>,
+    put: impl Fn(usize, usize, &[f32]),
+) {
+    match w {
+        Linear::Packed(parts) => {
+            let Some(q) = &exec.quantized[x.0] else { return };
+            let tiles: usize = parts.iter().map(|(_, p)| p.tiles()).sum();
+            items.spans(tiles, GRAIN, |span| {
+                let mut before = 0;
+                for (first, part) in parts {
+                    let own = span.start.max(before)..span.end.min(before + part.tiles());
+                    if own.start < own.end {
+                        let local = own.start - before..own.end - before;
+                        packed_matmul(part, q, rows.clone(), local, exec.isa, &mut |tile, r, values| {
+                            let n = TILE.min(part.rows() - tile * TILE);
+                            for (m, v) in values.iter().enumerate() {
+                                put(r + m, first + tile * TILE, &v[..n]);
+                            }
+                        });
+                    }
+                    before += part.tiles();
+                }
+            });
+        }
+        Linear::Dense(weight) if rows.len() > FEW_ROWS => {
+            if worker.id == 0 {
+                many_rows(exec, weight, x, rows, put);
+            }
+        }
+        Linear::Dense(weight) => {
+            let cols = exec.buffers[x.0].width();
+            let _ = with_f32(weight, |data| {
+                items.spans(data.len() / cols, 16, |span| {
+                    for r in rows.clone() {
+                        // SAFETY: nobody writes x in this operation.
+                        let from = unsafe { exec.buffers[x.0].row(r) };
+                        let mut values = [0.0; 16];
+                        vectorized(#[inline(always)] || {
+                            for (v, o) in values.iter_mut().zip(span.clone()) {
+                                *v = dot(from, &data[o * cols..(o + 1) * cols]);
+                            }
+                        });
+                        put(r, span.start, &values[..span.len()]);
+                    }
+                });
+            });
+        }
+        // Only `gated` reads these.
+        Linear::PackedGated(..) => {}
+    }
+}
+
+/// The reference: candle's f32 product, which brings its own threads.
+fn many_rows(
+    exec: &Exec<'_>,
+    weight: &candle_core::Tensor,
+    x: Buf,
+    rows: Range<usize>,
+    put: impl Fn(usize, usize, &[f32]),
+) {
+    let cols = exec.buffers[x.0].width();
+    let values: Vec<f32> = rows
+        .clone()
+        // SAFETY: nobody writes x in this operation.
+        .flat_map(|r| unsafe { exec.buffers[x.0].row(r) })
+        .copied()
+        .collect();
+    let result = candle_core::Tensor::from_vec(values, (rows.len(), cols), &candle_core::Device::Cpu)
+        .and_then(|x| x.matmul(&weight.t()?))
+        .and_then(|y| y.contiguous());
+    match result {
+        // A panic in an operation is the pass's error; shapes were checked when the weights were loaded.
+        Err(e) => panic!("f32 product: {e}"),
+        Ok(y) => {
+            let width = y.dim(1).unwrap_or(0);
+            let _ = with_f32(&y, |data| {
+                for (r, row) in rows.zip(data.chunks_exact(width)) {
+                    put(r, 0, row);
+                }
+            });
+        }
+    }
+}
+
+/// out = act(x · gateᵀ) ⊙ (x · upᵀ)
+pub fn gated(
+    exec: &Exec<'_>,
+    items: Items<'_>,
+    w: Matrix,
+    x: Buf,
+    bias: Option<Vector>,
+    kind: Activation,
+    out: Buf,
+) {
+    let (Linear::PackedGated(packed, width), Some(q)) = (&exec.matrices[w.0], &exec.quantized[x.0]) else { return };
+    let bias = bias.map(|b| exec.vectors[b.0].as_slice());
+    let target = &exec.buffers[out.0];
+    items.spans(packed.tiles() / 2, GRAIN / 2, |span| {
+        pairs(exec, packed, q, span, |tile, r, gate, up| {
+            let first = tile * TILE;
+            let n = TILE.min(width - first);
+            // SAFETY: one thread per (row, tile).
+            let to = unsafe { target.part_mut(r, first, first + n) };
+            let mut values = [0.0; TILE];
+            for i in 0..n {
+                let (g, u) = bias.map_or((0.0, 0.0), |b| (b[first + i], b[width + first + i]));
+                values[i] = act(kind, gate[i] + g) * (up[i] + u);
+            }
+            to.copy_from_slice(&values[..n]);
+        });
+    });
+}
+
+/// Products of neighbouring tiles together: `put(pair, row, even, odd)`.
+fn pairs(
+    exec: &Exec<'_>,
+    packed: &super::matmul::PackedMatrix,
+    q: &QuantizedRows,
+    span: Range<usize>,
+    mut put: impl FnMut(usize, usize, &[f32; TILE], &[f32; TILE]),
+) {
+    let rows = exec.rows.len();
+    let mut even = vec![[0.0; TILE]; rows];
+    for pair in span {
+        packed_matmul(packed, q, 0..rows, 2 * pair..2 * pair + 2, exec.isa, &mut |tile, r, values| {
+            if tile % 2 == 0 {
+                even[r..r + values.len()].copy_from_slice(values);
+            } else {
+                vectorized(#[inline(always)] || {
+                    for (m, v) in values.iter().enumerate() {
+                        put(pair, r + m, &even[r + m], v);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// logits[i] = x[first + i] · headᵀ for `rows` rows.
+pub fn head(
+    exec: &Exec<'_>,
+    worker: Worker<'_>,
+    items: Items<'_>,
+    w: Option<Matrix>,
+    x: Buf,
+    first: usize,
+    rows: usize,
+) {
+    let Some(w) = w else { return };
+    let target: &Grid = exec.logits;
+    let put = |r: usize, o: usize, values: &[f32]| {
+        // SAFETY: one thread per (row, piece of outputs).
+        unsafe { target.part_mut(r - first, o, o + values.len()) }.copy_from_slice(values);
+    };
+    product(exec, worker, items, &exec.matrices[w.0], x, first..first + rows, put);
+}

@@ -1,0 +1,450 @@
+//! The CPU backend: records a pass as a program, walks it with all threads.
+
+mod attend;
+mod attention;
+mod elementwise;
+mod linear;
+pub mod matmul;
+mod matmul_op;
+mod pool;
+mod program;
+mod read;
+mod shared;
+pub mod simd;
+mod softmax;
+mod stats;
+mod tile;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::cache::{HeadCache, Queries};
+use crate::engine::message::Probes;
+use crate::model::config::Activation;
+use crate::model::tensor::Tensor;
+
+use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
+use linear::{Isa, Linear, Quantized, failed};
+use pool::Pool;
+use program::{Exec, Op, ProbeGrids, Program, QUERY_BLOCK, Run, Step};
+use shared::{Alone, Grid};
+
+/// Up to this many rows, residual points are copied and their statistics taken together at the end of the pass:
+/// many small rows at once keep all threads busy, one row at a time does not.
+const SAVED_ROWS: usize = 16;
+
+pub struct CpuBackend {
+    shape: Shape,
+    exact: bool,
+    pool: Pool,
+    isa: Isa,
+    interrupt: Arc<AtomicBool>,
+    table: Option<Tensor>,
+    matrices: Vec<Linear>,
+    vectors: Vec<Vec<f32>>,
+    buffers: Vec<Grid>,
+    quantized: Vec<Quantized>,
+    /// The 8-bit copy of a buffer is up to date.
+    fresh: Vec<bool>,
+    /// Where a dense gated product leaves gate and up before the activation; by width.
+    gate_up: BTreeMap<usize, Buf>,
+    logits: Grid,
+    probes: ProbeGrids,
+    /// [cache][layer · G + kv head]; freed caches are empty.
+    caches: Vec<Vec<HeadCache>>,
+    queries: Queries,
+    // --- the pass being recorded ---
+    rows: Vec<Row>,
+    runs: Vec<Run>,
+    pass_caches: Vec<CacheId>,
+    keep_queries: Option<CacheId>,
+    probes_on: Probes,
+    angles: Vec<Vec<(f32, f32)>>,
+    steps: Vec<Step>,
+    pending_points: Vec<usize>,
+    points_seen: usize,
+    /// Copy the residual points of all rows, however many.
+    save_all_points: bool,
+    logit_rows: usize,
+    times: BTreeMap<&'static str, OpRecord>,
+}
+
+#[derive(Default)]
+struct OpRecord {
+    ns: Vec<u32>,
+    bytes: u64,
+    flops: u64,
+}
+
+impl CpuBackend {
+    /// `exact`: weights as f32, the reference; else weights as stored.
+    pub fn new(shape: Shape, exact: bool, threads: usize) -> Result<Self> {
+        let pool = Pool::new(threads).map_err(|e| failed("starting threads", e))?;
+        let (l, h, g, d) = (shape.layers, shape.heads, shape.kv_heads, shape.head_dim);
+        debug_assert!(g > 0 && h % g == 0);
+        Ok(Self {
+            queries: Queries::new(l, h, d, exact, shape.queries_budget),
+            exact,
+            pool,
+            isa: Isa::detect(),
+            interrupt: Arc::default(),
+            table: None,
+            matrices: Vec::new(),
+            vectors: Vec::new(),
+            buffers: Vec::new(),
+            quantized: Vec::new(),
+            fresh: Vec::new(),
+            gate_up: BTreeMap::new(),
+            logits: Grid::new(0, shape.vocab),
+            probes: ProbeGrids {
+                residual: Grid::new(0, 5),
+                points: Grid::new(0, shape.hidden),
+                attention: Grid::new(0, 5),
+                norms: Grid::new(0, 4),
+                received: Grid::new(0, 16),
+            },
+            caches: Vec::new(),
+            rows: Vec::new(),
+            runs: Vec::new(),
+            pass_caches: Vec::new(),
+            keep_queries: None,
+            probes_on: Probes::default(),
+            angles: Vec::new(),
+            steps: Vec::new(),
+            pending_points: Vec::new(),
+            points_seen: 0,
+            save_all_points: false,
+            logit_rows: 0,
+            times: BTreeMap::new(),
+            shape,
+        })
+    }
+
+    fn push(&mut self, name: &'static str, op: Op, bytes: u64, flops: u64) {
+        self.steps.push(Step { op, name, bytes, flops });
+    }
+
+    /// Bytes of one activation matrix of the pass.
+    fn activation(&self, x: Buf) -> u64 {
+        (self.rows.len() * self.buffers[x.0].width() * 4) as u64
+    }
+
+    fn written(&mut self, out: Buf) {
+        self.fresh[out.0] = false;
+    }
+
+    /// Makes sure that the 8-bit copy of `x` exists where `w` reads it.
+    fn quantize_for(&mut self, w: Matrix, x: Buf) {
+        if !self.matrices[w.0].wants_quantized() || self.fresh[x.0] {
+            return;
+        }
+        let (rows, width) = (self.shape.max_rows, self.buffers[x.0].width());
+        self.quantized[x.0].get_or_insert_with(|| matmul::QuantizedRows::new(rows, width));
+        self.fresh[x.0] = true;
+        self.push("quantize", Op::Quantize { x }, self.activation(x) * 5 / 4, 0);
+    }
+
+    fn product_cost(&self, w: Matrix, x: Buf) -> (u64, u64) {
+        let w = &self.matrices[w.0];
+        let out = (self.rows.len() * w.rows() * 4) as u64;
+        (w.bytes() + self.activation(x) + out, 2 * (self.rows.len() * w.rows() * w.cols()) as u64)
+    }
+
+    fn gate_up_buffer(&mut self, width: usize) -> Buf {
+        if let Some(&buf) = self.gate_up.get(&width) {
+            return buf;
+        }
+        let buf = self.buffer(width);
+        self.gate_up.insert(width, buf);
+        buf
+    }
+
+    /// Copies of the residual stream are kept for all rows of every pass: [`Backend::residual`] answers for them.
+    fn saved_rows(&self) -> usize {
+        if self.save_all_points || self.rows.len() <= SAVED_ROWS { self.rows.len() } else { 1 }
+    }
+
+    fn head_index(&self, layer: usize, kv_head: usize) -> usize {
+        layer * self.shape.kv_heads + kv_head
+    }
+
+    fn cache_ref(&self, cache: CacheId, layer: usize, kv_head: usize) -> &HeadCache {
+        &self.caches[cache.0][self.head_index(layer, kv_head)]
+    }
+
+    /// Slots that a layer's attention of this pass touches, all rows and kv heads together.
+    fn visible_slots(&self, layer: usize, window: Option<usize>) -> u64 {
+        let g = self.shape.kv_heads;
+        let count = |row: &Row| {
+            let held = self.caches[row.cache.0][layer * g].len() as u64 + 1;
+            held.min(window.map_or(u64::MAX, |w| w as u64))
+        };
+        self.rows.iter().map(count).sum::<u64>() * g as u64
+    }
+}
+
+impl Backend for CpuBackend {
+    fn describe(&self) -> String {
+        format!("cpu, {} thread{}, {}", self.pool.threads(), if self.pool.threads() == 1 { "" } else { "s" }, self.isa)
+    }
+
+    fn matrix(&mut self, parts: &[&Tensor]) -> Result<Matrix> {
+        self.matrices.push(if self.exact { Linear::dense(parts)? } else { Linear::native(parts)? });
+        Ok(Matrix(self.matrices.len() - 1))
+    }
+
+    fn gate_up(&mut self, gate: &Tensor, up: &Tensor) -> Result<Matrix> {
+        self.matrices.push(if self.exact { Linear::dense(&[gate, up])? } else { Linear::native_gated(gate, up)? });
+        Ok(Matrix(self.matrices.len() - 1))
+    }
+
+    fn vector(&mut self, parts: &[&Tensor], plus_one: bool) -> Result<Vector> {
+        let mut all = Vec::new();
+        for part in parts {
+            all.extend(linear::dequantize(part)?);
+        }
+        if plus_one {
+            all.iter_mut().for_each(|x| *x += 1.0);
+        }
+        self.vectors.push(all);
+        Ok(Vector(self.vectors.len() - 1))
+    }
+
+    fn table(&mut self, table: &Tensor) -> Result<()> {
+        self.table = Some(table.clone());
+        Ok(())
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let vectors: u64 = self.vectors.iter().map(|v| v.len() as u64 * 4).sum();
+        let table = self.table.as_ref().map_or(0, |t| t.data().len() as u64);
+        self.matrices.iter().map(Linear::bytes).sum::<u64>() + vectors + table
+    }
+
+    fn buffer(&mut self, width: usize) -> Buf {
+        self.buffers.push(Grid::new(0, width));
+        self.quantized.push(None);
+        self.fresh.push(false);
+        Buf(self.buffers.len() - 1)
+    }
+
+    fn begin(&mut self, rows: &[Row], probes: Probes, keep_queries: Option<CacheId>) -> Result<()> {
+        if rows.len() > self.shape.max_rows {
+            return Err(failed("pass", format!("{} rows, at most {}", rows.len(), self.shape.max_rows)));
+        }
+        self.rows = rows.to_vec();
+        self.probes_on = probes;
+        self.keep_queries = keep_queries;
+        self.steps.clear();
+        self.times.clear();
+        self.pending_points.clear();
+        self.points_seen = 0;
+        self.logit_rows = 0;
+        self.fresh.fill(false);
+        self.pass_caches.clear();
+        self.runs.clear();
+        for (r, row) in rows.iter().enumerate() {
+            match self.runs.last_mut() {
+                Some(run) if self.pass_caches[run.cache] == row.cache => run.len += 1,
+                _ => {
+                    self.pass_caches.push(row.cache);
+                    self.runs.push(Run { cache: self.pass_caches.len() - 1, first: r, len: 1 });
+                }
+            }
+        }
+        for run in &self.runs {
+            self.caches[self.pass_caches[run.cache].0].iter_mut().for_each(|head| head.reserve(run.len));
+        }
+        if let Some(cache) = keep_queries {
+            let kept: Vec<u32> = rows.iter().filter(|r| r.cache == cache).map(|r| r.position).collect();
+            if kept.first().is_some_and(|&p| p != self.queries.range().end) {
+                return Err(failed("kept queries", "positions must follow each other"));
+            }
+            self.queries.reserve(kept.len());
+        }
+        let half = self.shape.head_dim / 2;
+        self.angles = (self.shape.ropes.iter())
+            .map(|frequencies| {
+                let angle = |row: &Row, i: usize| (row.position as f32 * frequencies[i]).sin_cos();
+                rows.iter().flat_map(|row| (0..half).map(move |i| angle(row, i)).map(|(sin, cos)| (cos, sin))).collect()
+            })
+            .collect();
+        let (n, l) = (rows.len(), self.shape.layers);
+        self.buffers.iter_mut().for_each(|grid| grid.resize(n));
+        self.probes.residual.resize((2 * l + 1) * n);
+        self.probes.points.resize((2 * l + 1) * self.saved_rows());
+        self.probes.attention.resize(l * self.shape.heads * n);
+        self.probes.norms.resize(l * self.shape.kv_heads * n);
+        if self.runs.iter().any(|run| run.len > 1) {
+            let slots = self.pass_caches.iter().flat_map(|c| &self.caches[c.0]).map(|h| h.len()).max().unwrap_or(0) + n;
+            let blocks: usize = self.runs.iter().map(|run| run.len.div_ceil(QUERY_BLOCK)).sum();
+            let width = slots.next_multiple_of(crate::cache::TILE);
+            if self.probes.received.width() < width || self.probes.received.rows() < blocks * self.shape.heads {
+                self.probes.received = Grid::new(blocks * self.shape.heads, width);
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(&mut self, scale: f32, out: Buf) {
+        self.written(out);
+        self.push("embed", Op::Embed { scale, out }, self.activation(out) * 2, 0);
+    }
+
+    fn residual_point(&mut self, x: Buf, point: usize) {
+        self.points_seen = self.points_seen.max(point + 1);
+        self.pending_points.push(point);
+        self.push("residual probe", Op::ResidualPoint { x, point }, self.activation(x), 0);
+    }
+
+    fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf) {
+        self.written(out);
+        let cost = self.activation(x);
+        self.push("norm", Op::RmsNorm { x, weight, eps, out }, 2 * cost, cost);
+    }
+
+    fn add_rms_norm(&mut self, x: Buf, y: Buf, weight: Vector, eps: f32) {
+        self.written(x);
+        let cost = self.activation(x);
+        self.push("norm", Op::AddRmsNorm { x, y, weight, eps }, 3 * cost, cost);
+    }
+
+    fn matmul(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf) {
+        self.quantize_for(w, x);
+        self.written(out);
+        let (bytes, flops) = self.product_cost(w, x);
+        self.push(name, Op::Matmul { w, x, bias, out, add: false }, bytes, flops);
+    }
+
+    fn matmul_add(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf) {
+        self.quantize_for(w, x);
+        self.written(out);
+        let (bytes, flops) = self.product_cost(w, x);
+        self.push(name, Op::Matmul { w, x, bias, out, add: true }, bytes, flops);
+    }
+
+    fn gated(&mut self, w: Matrix, x: Buf, bias: Option<Vector>, act: Activation, out: Buf) {
+        self.quantize_for(w, x);
+        self.written(out);
+        let (bytes, flops) = self.product_cost(w, x);
+        if matches!(self.matrices[w.0], Linear::PackedGated(..)) {
+            self.push("gate·up", Op::Gated { w, x, bias, act, out }, bytes, flops);
+        } else {
+            let both = self.gate_up_buffer(2 * self.buffers[out.0].width());
+            let rows = self.rows.len();
+            self.buffers[both.0].resize(rows);
+            self.push("gate·up", Op::Matmul { w, x, bias: None, out: both, add: false }, bytes, flops);
+            let cost = self.activation(both);
+            self.push("activation", Op::Activate { x: both, bias, act, out }, cost + self.activation(out), cost);
+        }
+    }
+
+    fn attend(&mut self, attention: &Attention, qkv: Buf, out: Buf) {
+        self.written(out);
+        let (d, kv) = (self.shape.head_dim as u64, self.shape.kv.bytes() as u64);
+        let slots = self.visible_slots(attention.layer, attention.window);
+        let group = (self.shape.heads / self.shape.kv_heads) as u64;
+        let attention = *attention;
+        self.push("rope·append", Op::Rope { attention, qkv }, 2 * self.activation(qkv), self.activation(qkv));
+        self.push("attention", Op::Attend { attention, qkv, out }, slots * 2 * d * kv, slots * group * 4 * d);
+        if self.runs.iter().any(|run| run.len > 1) {
+            self.push("column sums", Op::FoldReceived { layer: attention.layer }, 0, 0);
+        }
+    }
+
+    fn head(&mut self, w: Option<Matrix>, x: Buf, rows: Range<usize>, softcap: Option<f32>) {
+        let Some(w) = w else { return };
+        self.quantize_for(w, x);
+        self.logits.resize(rows.len());
+        self.logit_rows = rows.len();
+        let m = &self.matrices[w.0];
+        let (bytes, flops) = (m.bytes(), 2 * (rows.len() * m.rows() * m.cols()) as u64);
+        self.push("head", Op::Head { w: Some(w), x, first: rows.start, rows: rows.len() }, bytes, flops);
+        if let Some(cap) = softcap {
+            self.push("softcap", Op::Softcap { cap, rows: rows.len() }, (rows.len() * self.shape.vocab * 8) as u64, 0);
+        }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let points = std::mem::take(&mut self.pending_points);
+        if self.saved_rows() == self.rows.len() && self.probes_on.residual && !points.is_empty() {
+            let bytes = (points.len() * self.rows.len() * self.shape.hidden * 4) as u64;
+            self.push("residual statistics", Op::SavedStats { points }, bytes, bytes);
+        }
+        let steps = std::mem::take(&mut self.steps);
+        if self.interrupt.swap(false, Ordering::Relaxed) {
+            return Err(BackendError::Interrupted);
+        }
+        let caches: Vec<Vec<Alone<HeadCache>>> = {
+            let mut by_id: BTreeMap<CacheId, Vec<Alone<HeadCache>>> = BTreeMap::new();
+            for (id, cache) in self.caches.iter_mut().enumerate() {
+                by_id.insert(CacheId(id), cache.iter_mut().map(Alone::new).collect());
+            }
+            self.pass_caches.iter().filter_map(|id| by_id.get(id).cloned()).collect()
+        };
+        let queries = self.keep_queries.and_then(|id| self.pass_caches.iter().position(|c| *c == id));
+        let queries = queries.map(|cache| (cache, self.queries.writer()));
+        let saved_rows = self.saved_rows();
+        let exec = Exec {
+            rows: &self.rows,
+            runs: &self.runs,
+            hidden: self.shape.hidden,
+            heads: self.shape.heads,
+            kv_heads: self.shape.kv_heads,
+            dim: self.shape.head_dim,
+            recent_window: self.shape.recent_window,
+            probe_residual: self.probes_on.residual,
+            probe_attention: self.probes_on.attention,
+            probe_norms: self.probes_on.kv_norms,
+            saved_rows,
+            table: self.table.as_ref(),
+            matrices: &self.matrices,
+            vectors: &self.vectors,
+            buffers: &self.buffers,
+            quantized: &self.quantized,
+            logits: &self.logits,
+            probes: &self.probes,
+            caches,
+            queries,
+            angles: &self.angles,
+            isa: self.isa,
+        };
+        let program = Program::new(&steps);
+        let mut times = Vec::with_capacity(steps.len());
+        let clock = self.probes_on.timings.then(|| Alone::new(&mut times));
+        let interrupt = &self.interrupt;
+        let outcome = self.pool.run(&|worker| program.walk(&exec, worker, interrupt, clock));
+        let stopped = program.stopped();
+        for (step, ns) in steps.iter().zip(times) {
+            let record = self.times.entry(step.name).or_default();
+            record.ns.push(ns);
+            record.bytes += step.bytes;
+            record.flops += step.flops;
+        }
+        outcome.map_err(|why| failed("an operation", why))?;
+        if stopped {
+            self.interrupt.store(false, Ordering::Relaxed);
+            return Err(BackendError::Interrupted);
+        }
+        Ok(())
+    }
+
+    fn interrupter(&self) -> Arc<AtomicBool> {
+        self.interrupt.clone()
+    }
+
+    fn load(&mut self, x: Buf, values: &[f32]) -> Result<()> {
+        let rows = values.len() / self.buffers[x.0].width().max(1);
+        self.begin(&[], Probes { timings: false, ..Probes::default() }, None)?;
+        self.rows = vec![Row { token: 0, position: 0, cache: CacheId(0) }; rows];
+        self.buffers.iter_mut().for_each(|grid| grid.resize(rows));
+        self.buffers[x.0].as_mut_slice()[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn save_all_points(&mut self, on: bool) {
+        self.save_all_points = on;
+    }
+}

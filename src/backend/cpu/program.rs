@@ -1,0 +1,190 @@
+//! What one pass consists of, and how the threads walk through it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::time::Instant;
+
+use crate::backend::{Attention, Buf, Matrix, Row, Vector};
+use crate::cache::{HeadCache, QueryWriter};
+use crate::model::config::Activation;
+use crate::model::tensor::Tensor;
+
+use super::linear::Linear;
+use super::pool::Worker;
+use super::shared::{Alone, Grid};
+use super::{attention, elementwise, matmul_op};
+
+/// One operation with its operands.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Embed { scale: f32, out: Buf },
+    /// Statistics now (many rows) or a copy for [`Op::SavedStats`] (few rows).
+    ResidualPoint { x: Buf, point: usize },
+    /// Statistics of all points copied so far, spread over the threads.
+    SavedStats { points: Vec<usize> },
+    RmsNorm { x: Buf, weight: Vector, eps: f32, out: Buf },
+    AddRmsNorm { x: Buf, y: Buf, weight: Vector, eps: f32 },
+    /// Rounds the rows of `x` to 8 bit for the packed products that follow.
+    Quantize { x: Buf },
+    Matmul { w: Matrix, x: Buf, bias: Option<Vector>, out: Buf, add: bool },
+    Gated { w: Matrix, x: Buf, bias: Option<Vector>, act: Activation, out: Buf },
+    /// out = act(first half) ⊙ second half
+    Activate { x: Buf, bias: Option<Vector>, act: Activation, out: Buf },
+    Rope { attention: Attention, qkv: Buf },
+    Attend { attention: Attention, qkv: Buf, out: Buf },
+    /// Adds the column sums of the query blocks to the caches, in block order.
+    FoldReceived { layer: usize },
+    Head { w: Option<Matrix>, x: Buf, first: usize, rows: usize },
+    Softcap { cap: f32, rows: usize },
+}
+
+/// An operation with its name and what it has to touch and compute at least.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub op: Op,
+    pub name: &'static str,
+    pub bytes: u64,
+    pub flops: u64,
+}
+
+/// Rows of one cache that follow each other: `rows first..first + len` of the pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Index into `Exec::caches`.
+    pub cache: usize,
+    pub first: usize,
+    pub len: usize,
+}
+
+/// Queries per work item of prefill attention.
+pub const QUERY_BLOCK: usize = 24;
+
+/// Outputs of the probes of one pass.
+pub struct ProbeGrids {
+    /// l2, rms, absmax, median, argmax (as bits) [points][rows][5]
+    pub residual: Grid,
+    /// Copies of the residual stream [points · saved rows][hidden]
+    pub points: Grid,
+    /// lse, entropy, first, recent, distance [L·H][rows][5]
+    pub attention: Grid,
+    /// pre-rope key L2, key L2, value L1, value L2 [L·G][rows][4]
+    pub norms: Grid,
+    /// Column sums of one layer's query blocks [H · blocks][slots]
+    pub received: Grid,
+}
+
+/// Everything a program reads and writes.
+pub struct Exec<'a> {
+    pub rows: &'a [Row],
+    pub runs: &'a [Run],
+    pub hidden: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub dim: usize,
+    pub recent_window: usize,
+    pub probe_residual: bool,
+    pub probe_attention: bool,
+    pub probe_norms: bool,
+    /// Rows of which residual points are copied (0 = statistics at once).
+    pub saved_rows: usize,
+    pub table: Option<&'a Tensor>,
+    pub matrices: &'a [Linear],
+    pub vectors: &'a [Vec<f32>],
+    pub buffers: &'a [Grid],
+    pub quantized: &'a [super::linear::Quantized],
+    pub logits: &'a Grid,
+    pub probes: &'a ProbeGrids,
+    /// [cache of the pass][layer · G + kv head]
+    pub caches: Vec<Vec<Alone<HeadCache>>>,
+    pub queries: Option<(usize, QueryWriter)>,
+    /// cos, sin of each row's position [rope][rows][D/2]
+    pub angles: &'a [Vec<(f32, f32)>],
+    pub isa: super::linear::Isa,
+}
+
+/// A work counter shared by the threads of one operation.
+pub struct Items<'a>(&'a AtomicUsize);
+
+impl<'a> Items<'a> {
+    pub fn new(counter: &'a AtomicUsize) -> Self {
+        Self(counter)
+    }
+
+    /// Hands out `0..n` in pieces of `grain` until none is left.
+    #[inline(always)]
+    pub fn each(&self, n: usize, grain: usize, mut work: impl FnMut(usize)) {
+        self.spans(n, grain, |span| span.for_each(&mut work));
+    }
+
+    #[inline(always)]
+    pub fn spans(&self, n: usize, grain: usize, mut work: impl FnMut(std::ops::Range<usize>)) {
+        loop {
+            let from = self.0.fetch_add(grain, Relaxed);
+            if from >= n {
+                return;
+            }
+            work(from..(from + grain).min(n));
+        }
+    }
+}
+
+/// A recorded program with the counters that its threads share.
+pub struct Program<'a> {
+    steps: &'a [Step],
+    counters: Vec<AtomicUsize>,
+    /// Set by thread 0 before the barrier of a step: everybody stops after it.
+    stops: Vec<AtomicBool>,
+}
+
+impl<'a> Program<'a> {
+    pub fn new(steps: &'a [Step]) -> Self {
+        let counters = steps.iter().map(|_| AtomicUsize::new(0)).collect();
+        let stops = steps.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { steps, counters, stops }
+    }
+
+    /// One thread's walk. Thread 0 writes each step's wall time to `times`.
+    pub fn walk(&self, exec: &Exec<'_>, worker: Worker<'_>, interrupt: &AtomicBool, times: Option<Alone<Vec<u32>>>) {
+        let mut started = times.map(|_| Instant::now());
+        for (i, step) in self.steps.iter().enumerate() {
+            worker.guarded(|| carry_out(&step.op, exec, worker, Items(&self.counters[i])));
+            if worker.id == 0 && interrupt.load(Relaxed) {
+                self.stops[i].store(true, Relaxed);
+            }
+            worker.barrier();
+            if worker.id == 0
+                && let (Some(times), Some(start)) = (&times, &mut started)
+            {
+                let now = Instant::now();
+                // SAFETY: only thread 0 touches the times while the program runs.
+                unsafe { times.get() }.push((now - *start).as_nanos().min(u32::MAX as u128) as u32);
+                *start = now;
+            }
+            if self.stops[i].load(Relaxed) {
+                return;
+            }
+        }
+    }
+
+    pub fn stopped(&self) -> bool {
+        self.stops.iter().any(|s| s.load(Relaxed))
+    }
+}
+
+fn carry_out(op: &Op, exec: &Exec<'_>, worker: Worker<'_>, items: Items<'_>) {
+    match op {
+        Op::Embed { scale, out } => elementwise::embed(exec, items, *scale, *out),
+        Op::ResidualPoint { x, point } => elementwise::residual_point(exec, items, *x, *point),
+        Op::SavedStats { points } => elementwise::saved_stats(exec, items, points),
+        Op::RmsNorm { x, weight, eps, out } => elementwise::rms_norm(exec, items, *x, *weight, *eps, *out),
+        Op::AddRmsNorm { x, y, weight, eps } => elementwise::add_rms_norm(exec, items, *x, *y, *weight, *eps),
+        Op::Quantize { x } => matmul_op::quantize(exec, items, *x),
+        Op::Matmul { w, x, bias, out, add } => matmul_op::matmul(exec, worker, items, *w, *x, *bias, *out, *add),
+        Op::Gated { w, x, bias, act, out } => matmul_op::gated(exec, items, *w, *x, *bias, *act, *out),
+        Op::Activate { x, bias, act, out } => elementwise::activate(exec, items, *x, *bias, *act, *out),
+        Op::Rope { attention, qkv } => attention::rope(exec, items, attention, *qkv),
+        Op::Attend { attention, qkv, out } => attention::attend(exec, items, attention, *qkv, *out),
+        Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),
+        Op::Head { w, x, first, rows } => matmul_op::head(exec, worker, items, *w, *x, *first, *rows),
+        Op::Softcap { cap, rows } => elementwise::softcap(exec, items, *cap, *rows),
+    }
+}

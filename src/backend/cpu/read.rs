@@ -1,0 +1,175 @@
+//! Reading what passes left behind: activations, probes, caches.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::backend::{Attention, Buf, CacheId, Inspect, Result, Tile};
+use crate::cache::{HeadCache, Saved};
+use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
+
+use super::{CpuBackend, tile};
+
+impl CpuBackend {
+    /// Column `field` of a probe grid with `n` rows.
+    fn field(grid: &super::shared::Grid, n: usize, field: usize) -> Vec<f32> {
+        grid.as_slice().chunks_exact(grid.width()).take(n).map(|row| row[field]).collect()
+    }
+}
+
+impl Inspect for CpuBackend {
+    fn logits(&self) -> &[f32] {
+        &self.logits.as_slice()[..self.logit_rows * self.shape.vocab]
+    }
+
+    fn read(&self, x: Buf) -> Vec<f32> {
+        let grid = &self.buffers[x.0];
+        grid.as_slice()[..self.rows.len() * grid.width()].to_vec()
+    }
+
+    fn residual(&self, point: usize) -> &[f32] {
+        let n = self.saved_rows() * self.shape.hidden;
+        &self.probes.points.as_slice()[point * n..(point + 1) * n]
+    }
+
+    fn residual_stats(&self) -> ResidualStats {
+        let (points, rows) = (self.points_seen, self.rows.len());
+        if !self.probes_on.residual {
+            return ResidualStats::default();
+        }
+        let field = |f| Self::field(&self.probes.residual, points * rows, f);
+        let argmax = field(4).into_iter().map(f32::to_bits).collect();
+        ResidualStats { points, rows, l2: field(0), rms: field(1), absmax: field(2), median: field(3), argmax }
+    }
+
+    fn attention_stats(&self) -> AttentionStats {
+        let (layers, heads, rows) = (self.shape.layers, self.shape.heads, self.rows.len());
+        if !self.probes_on.attention {
+            return AttentionStats::default();
+        }
+        let field = |f| Self::field(&self.probes.attention, layers * heads * rows, f);
+        let recent_window = self.shape.recent_window;
+        let (entropy, first, recent, distance) = (field(1), field(2), field(3), field(4));
+        AttentionStats { layers, heads, rows, entropy, first, recent, recent_window, distance }
+    }
+
+    fn kv_norms(&self) -> KvNorms {
+        let (layers, kv_heads, rows) = (self.shape.layers, self.shape.kv_heads, self.rows.len());
+        if !self.probes_on.kv_norms {
+            return KvNorms::default();
+        }
+        let field = |f| Self::field(&self.probes.norms, layers * kv_heads * rows, f);
+        let (key_l2_pre, key_l2, value_l1, value_l2) = (field(0), field(1), field(2), field(3));
+        KvNorms { layers, kv_heads, rows, key_l2_pre, key_l2, value_l1, value_l2 }
+    }
+
+    fn op_times(&self) -> Vec<OpTime> {
+        let one = |(name, record): (&&'static str, &super::OpRecord)| OpTime {
+            name: Arc::from(*name),
+            calls: record.ns.len() as u32,
+            total_ns: record.ns.iter().map(|&ns| ns as u64).sum(),
+            ns: record.ns.clone(),
+            bytes: record.bytes,
+            flops: record.flops,
+        };
+        let mut times: Vec<OpTime> = self.times.iter().map(one).collect();
+        times.sort_by_key(|t| std::cmp::Reverse(t.total_ns));
+        times
+    }
+
+    fn activation_bytes(&self) -> u64 {
+        let p = &self.probes;
+        let probes = [&p.residual, &p.points, &p.attention, &p.norms, &p.received, &self.logits];
+        self.buffers.iter().chain(probes).map(|g| g.bytes()).sum()
+    }
+
+    fn cache(&mut self) -> CacheId {
+        let (l, h, g, d) = (self.shape.layers, self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
+        self.caches.push((0..l * g).map(|_| HeadCache::new(self.shape.kv, d, h / g)).collect());
+        CacheId(self.caches.len() - 1)
+    }
+
+    fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId {
+        let g = self.shape.kv_heads;
+        let copy = |(i, head): (usize, &HeadCache)| {
+            let all = || (0..head.len() as u32).collect();
+            head.gather(&keep(i / g, i % g).unwrap_or_else(all))
+        };
+        let heads = self.caches[from.0].iter().enumerate().map(copy).collect();
+        self.caches.push(heads);
+        CacheId(self.caches.len() - 1)
+    }
+
+    fn free(&mut self, cache: CacheId) {
+        self.caches[cache.0] = Vec::new();
+    }
+
+    fn retain(&mut self, cache: CacheId, layer: usize, kv_head: usize, keep: &[u32]) {
+        let at = self.head_index(layer, kv_head);
+        self.caches[cache.0][at].retain(keep);
+    }
+
+    fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved> {
+        self.caches[cache.0].iter().map(|head| head.save(append_only)).collect()
+    }
+
+    fn restore(&mut self, cache: CacheId, saved: &[Saved]) {
+        for (head, saved) in self.caches[cache.0].iter_mut().zip(saved) {
+            head.restore(saved);
+        }
+    }
+
+    fn positions(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[u32] {
+        &self.cache_ref(cache, layer, kv_head).positions
+    }
+
+    fn keys(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
+        Cow::Owned(self.cache_ref(cache, layer, kv_head).keys())
+    }
+
+    fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
+        Cow::Owned(self.cache_ref(cache, layer, kv_head).values())
+    }
+
+    fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32] {
+        let group = self.shape.heads / self.shape.kv_heads;
+        let cache = self.cache_ref(cache, layer, head / group);
+        &cache.received[head % group][..cache.len()]
+    }
+
+    fn newest_row(&self, cache: CacheId, layer: usize, head: usize) -> &[f32] {
+        let group = self.shape.heads / self.shape.kv_heads;
+        let cache = self.cache_ref(cache, layer, head / group);
+        &cache.row[head % group][..cache.len()]
+    }
+
+    fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64 {
+        (0..self.shape.kv_heads).map(|g| self.cache_ref(cache, layer, g).live_bytes()).sum()
+    }
+
+    fn kept_queries(&self) -> Range<u32> {
+        self.queries.range()
+    }
+
+    fn query_bytes(&self) -> u64 {
+        self.queries.bytes()
+    }
+
+    fn truncate_queries(&mut self, end: u32) {
+        self.queries.truncate(end);
+    }
+
+    fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32) {
+        let mut out = vec![0.0; self.shape.head_dim];
+        let lse = self.queries.get(layer, head, position, &mut out);
+        (out, lse)
+    }
+
+    fn rows(&mut self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>> {
+        tile::rows(self, cache, attention, head, rows)
+    }
+
+    fn tile(&mut self, cache: CacheId, attention: &Attention, tile: &Tile) -> Result<Vec<f32>> {
+        tile::tile(self, cache, attention, tile)
+    }
+}

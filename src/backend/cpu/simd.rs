@@ -1,0 +1,205 @@
+//! Vector building blocks. One source for every instruction set: the code is written over small fixed arrays and
+//! `mul_add`, [`vectorized`] compiles it for what the CPU has. Lane counts and orders are fixed, so every
+//! instruction set gives the same bits.
+
+use half::{bf16, f16};
+
+/// Lanes of every reduction, whatever the hardware width.
+pub const LANES: usize = 16;
+
+/// Runs `f` compiled for the widest instruction set of this CPU. `f` itself and what it calls must be
+/// `#[inline(always)]`: a call that stays a call is compiled for the baseline.
+#[inline(always)]
+pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// A stored number: f32, f16 or bf16.
+pub trait Cell: Copy + Default + Send + Sync + 'static {
+    const NAME: &'static str;
+    fn get(self) -> f32;
+    fn put(x: f32) -> Self;
+}
+
+impl Cell for f32 {
+    const NAME: &'static str = "f32";
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn put(x: f32) -> Self {
+        x
+    }
+}
+
+impl Cell for f16 {
+    const NAME: &'static str = "f16";
+    /// Shift and rescale: exact for zeros, subnormals and normals. `put` never stores an infinity.
+    #[inline(always)]
+    fn get(self) -> f32 {
+        let h = self.to_bits() as u32;
+        let magnitude = f32::from_bits((h & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+        f32::from_bits(magnitude.to_bits() | (h & 0x8000) << 16)
+    }
+    #[inline(always)]
+    fn put(x: f32) -> Self {
+        f16::from_f32(x.clamp(-65504.0, 65504.0))
+    }
+}
+
+impl Cell for bf16 {
+    const NAME: &'static str = "bf16";
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+    #[inline(always)]
+    fn put(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+}
+
+/// eˣ to about one unit in the last place for −87 ≤ x ≤ 88; outside the end values are returned.
+/// Range reduction by ln 2 in two parts and a polynomial of degree 5 (coefficients: Cephes `expf`).
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = n.mul_add(-0.693_359_375, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4f32;
+    p = p.mul_add(r, 1.398_2e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_5e-1);
+    p = p.mul_add(r, 5.0e-1);
+    p = (p * r).mul_add(r, r) + 1.0;
+    // SAFETY: x is clamped (NaN clamps to NaN, excluded by the comparison), so n is within ±127.
+    let n = if n == n { unsafe { n.to_int_unchecked::<i32>() } } else { 0 };
+    p * f32::from_bits(((n + 127) << 23) as u32)
+}
+
+/// Sum of the lanes in a fixed tree.
+#[inline(always)]
+pub fn fold_sum(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Σ f(x) in the fixed lane order.
+#[inline(always)]
+pub fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += f(chunk[i]);
+        }
+    }
+    for (i, &v) in rest.iter().enumerate() {
+        lanes[i] += f(v);
+    }
+    fold_sum(lanes)
+}
+
+#[inline(always)]
+pub fn sum(x: &[f32]) -> f32 {
+    sum_by(x, |v| v)
+}
+
+#[inline(always)]
+pub fn sum_of_squares(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = chunk[i].mul_add(chunk[i], lanes[i]);
+        }
+    }
+    for (i, &v) in rest.iter().enumerate() {
+        lanes[i] = v.mul_add(v, lanes[i]);
+    }
+    fold_sum(lanes)
+}
+
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    let mut lanes = [0.0f32; LANES];
+    let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (ra, rb) = (ca.remainder(), cb.remainder());
+    for (x, y) in ca.zip(cb) {
+        for i in 0..LANES {
+            lanes[i] = x[i].mul_add(y[i], lanes[i]);
+        }
+    }
+    for (i, (x, y)) in ra.iter().zip(rb).enumerate() {
+        lanes[i] = x.mul_add(*y, lanes[i]);
+    }
+    fold_sum(lanes)
+}
+
+/// Largest element; −∞ for none.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    for (i, &v) in rest.iter().enumerate() {
+        lanes[i] = if v > lanes[i] { v } else { lanes[i] };
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn exp_is_within_two_ulp(x in -86.9f32..87.9) {
+            let exact = (x as f64).exp();
+            prop_assert!(((exp(x) as f64 - exact) / exact).abs() < 2.5e-7, "{x}");
+        }
+
+        #[test]
+        fn f16_cells_read_what_half_reads(bits in 0u16..=u16::MAX) {
+            let h = f16::from_bits(bits);
+            prop_assume!(h.is_finite());
+            prop_assert_eq!(h.get().to_bits(), h.to_f32().to_bits());
+        }
+
+        #[test]
+        fn reductions_agree_with_f64(x in prop::collection::vec(-100.0f32..100.0, 0..200)) {
+            let exact: f64 = x.iter().map(|&v| v as f64).sum();
+            prop_assert!((sum(&x) as f64 - exact).abs() < 1e-2);
+            let exact: f64 = x.iter().map(|&v| (v as f64).powi(2)).sum();
+            prop_assert!((sum_of_squares(&x) as f64 - exact).abs() <= 1e-6 * exact + 1e-3);
+            prop_assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            prop_assert_eq!(dot(&x, &x), sum_of_squares(&x));
+        }
+    }
+
+    #[test]
+    fn plain_and_vectorized_code_give_the_same_bits() {
+        let x: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 * 0.37 - 180.0).collect();
+        assert_eq!(vectorized(#[inline(always)] || sum_of_squares(&x)).to_bits(), sum_of_squares(&x).to_bits());
+        assert_eq!(vectorized(#[inline(always)] || sum_by(&x, exp)).to_bits(), sum_by(&x, exp).to_bits());
+    }
+}

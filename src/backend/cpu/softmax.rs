@@ -1,0 +1,110 @@
+//! Softmax of one attention row and what is read off it on the way.
+
+use super::simd::{LANES, exp, fold_sum, max};
+
+/// Reductions of one attention row.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RowReductions {
+    /// ln Σ eˢ, nats.
+    pub lse: f32,
+    /// Entropy, nats.
+    pub entropy: f32,
+    /// Probability on position 0.
+    pub first: f32,
+    /// Probability on the `window` newest positions up to the query's own.
+    pub recent: f32,
+    /// Σ p·(query position − key position), tokens.
+    pub distance: f32,
+}
+
+/// Scales (and caps) the raw scores of the visible slots and turns them into probabilities.
+/// H = ln Σ e^(s−m) − Σ p·(s−m) needs no logarithm per slot.
+#[inline(always)]
+pub fn softmax(
+    s: &mut [f32],
+    positions: &[u32],
+    query: u32,
+    scale: f32,
+    softcap: Option<f32>,
+    recent_window: usize,
+) -> RowReductions {
+    match softcap {
+        None => s.iter_mut().for_each(|v| *v *= scale),
+        Some(cap) => s.iter_mut().for_each(|v| *v = cap * (*v * scale / cap).tanh()),
+    }
+    let m = max(s);
+    let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let mut chunks = s.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for i in 0..LANES {
+            let d = chunk[i] - m;
+            let e = exp(d);
+            chunk[i] = e;
+            sums[i] += e;
+            moments[i] = e.mul_add(d, moments[i]);
+        }
+    }
+    for (i, v) in chunks.into_remainder().iter_mut().enumerate() {
+        let d = *v - m;
+        *v = exp(d);
+        sums[i] += *v;
+        moments[i] = v.mul_add(d, moments[i]);
+    }
+    let sum = fold_sum(sums);
+    let inverse = 1.0 / sum;
+    let log = sum.ln();
+    let moment = fold_sum(moments) * inverse;
+
+    let mut weighted = [0.0f32; LANES];
+    let (mut pc, mut sc) = (positions.chunks_exact(LANES), s.chunks_exact_mut(LANES));
+    for (p, chunk) in (&mut pc).zip(&mut sc) {
+        for i in 0..LANES {
+            chunk[i] *= inverse;
+            weighted[i] = chunk[i].mul_add(query.wrapping_sub(p[i]) as f32, weighted[i]);
+        }
+    }
+    for (i, (&p, v)) in pc.remainder().iter().zip(sc.into_remainder()).enumerate() {
+        *v *= inverse;
+        weighted[i] = v.mul_add(query.wrapping_sub(p) as f32, weighted[i]);
+    }
+    let first = if positions.first() == Some(&0) { s[0] } else { 0.0 };
+    // The newest slots are the last ones; at most `recent_window` of them.
+    let from = positions.len().saturating_sub(recent_window);
+    let oldest = (query + 1).saturating_sub(recent_window as u32);
+    let recent = s[from..].iter().zip(&positions[from..]).filter(|(_, p)| **p >= oldest).map(|(v, _)| v).sum();
+    RowReductions { lse: m + log, entropy: log - moment, first, recent, distance: fold_sum(weighted) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn reductions_equal_their_definitions(raw in prop::collection::vec(-30.0f32..30.0, 1..200), cap in prop::option::of(5.0f32..50.0)) {
+            let positions: Vec<u32> = (0..raw.len() as u32).map(|p| p * 2).collect();
+            let query = positions[raw.len() - 1] + 1;
+            let mut p = raw.clone();
+            let r = softmax(&mut p, &positions, query, 0.5, cap, 10);
+            let s: Vec<f64> = raw.iter().map(|&v| {
+                let v = v as f64 * 0.5;
+                cap.map_or(v, |c| c as f64 * (v / c as f64).tanh())
+            }).collect();
+            let m = s.iter().copied().fold(f64::MIN, f64::max);
+            let z: f64 = s.iter().map(|v| (v - m).exp()).sum();
+            let q: Vec<f64> = s.iter().map(|v| (v - m).exp() / z).collect();
+            for (a, b) in p.iter().zip(&q) {
+                prop_assert!((*a as f64 - b).abs() < 1e-5);
+            }
+            let entropy: f64 = -q.iter().map(|v| if *v > 0.0 { v * v.ln() } else { 0.0 }).sum::<f64>();
+            prop_assert!((r.entropy as f64 - entropy).abs() < 2e-5, "{} {}", r.entropy, entropy);
+            prop_assert!((r.lse as f64 - m - z.ln()).abs() < 1e-4);
+            prop_assert!((r.first as f64 - q[0]).abs() < 1e-5);
+            let recent: f64 = q.iter().zip(&positions).filter(|(_, p)| query - **p < 10).map(|(v, _)| v).sum();
+            prop_assert!((r.recent as f64 - recent).abs() < 1e-5);
+            let distance: f64 = q.iter().zip(&positions).map(|(v, p)| v * (query - p) as f64).sum();
+            prop_assert!((r.distance as f64 - distance).abs() < 1e-3 * (1.0 + distance));
+        }
+    }
+}

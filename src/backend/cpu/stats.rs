@@ -1,0 +1,92 @@
+//! Statistics of one row of the residual stream.
+
+use super::simd::{LANES, max, sum_of_squares};
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RowStats {
+    pub l2: f32,
+    pub rms: f32,
+    pub absmax: f32,
+    pub median: f32,
+    pub argmax: u32,
+}
+
+/// L2, RMS, largest |x| with its channel (the first of equals) and the median of |x| (mean of the two middle
+/// values where the number of channels is even). `scratch` has the row's length.
+#[inline(always)]
+pub fn row_stats(x: &[f32], scratch: &mut [f32]) -> RowStats {
+    for (a, &v) in scratch.iter_mut().zip(x) {
+        *a = v.abs();
+    }
+    let absmax = max(scratch);
+    let argmax = scratch.iter().position(|&v| v == absmax).unwrap_or(0) as u32;
+    let squares = sum_of_squares(x);
+    let rms = (squares / x.len().max(1) as f32).sqrt();
+    RowStats { l2: squares.sqrt(), rms, absmax, median: median(scratch), argmax }
+}
+
+/// Median of non-negative numbers by bisection on their bit patterns, which order as the numbers do:
+/// at most 31 counting passes, no sorting, exact.
+#[inline(always)]
+fn median(x: &[f32]) -> f32 {
+    if x.is_empty() {
+        return 0.0;
+    }
+    let lower_rank = (x.len() - 1) / 2;
+    // Smallest bit pattern b with more than `lower_rank` elements ≤ b.
+    let (mut low, mut high) = (0u32, f32::INFINITY.to_bits());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if count_at_most(x, middle) > lower_rank as u32 {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    let lower = f32::from_bits(low);
+    if x.len() % 2 == 1 || count_at_most(x, low) > lower_rank as u32 + 1 {
+        return lower;
+    }
+    let mut lanes = [f32::INFINITY; LANES];
+    for chunk in x.chunks(LANES) {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane = if v > lower && v < *lane { v } else { *lane };
+        }
+    }
+    (lower + lanes.into_iter().fold(f32::INFINITY, f32::min)) / 2.0
+}
+
+#[inline(always)]
+fn count_at_most(x: &[f32], bits: u32) -> u32 {
+    let mut lanes = [0u32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            // Signed comparison: patterns of non-negative floats are below 2³¹.
+            lanes[i] += (chunk[i].to_bits() as i32 <= bits as i32) as u32;
+        }
+    }
+    rest.iter().filter(|v| v.to_bits() <= bits).count() as u32 + lanes.iter().sum::<u32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn median_equals_sorting(x in prop::collection::vec(prop_oneof![-3.0f32..3.0, Just(0.0), Just(1.0), Just(-1.0)], 1..300)) {
+            let mut scratch = vec![0.0; x.len()];
+            let stats = row_stats(&x, &mut scratch);
+            let mut sorted: Vec<f32> = x.iter().map(|v| v.abs()).collect();
+            sorted.sort_by(f32::total_cmp);
+            let n = sorted.len();
+            let expected = if n % 2 == 1 { sorted[n / 2] } else { (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0 };
+            prop_assert_eq!(stats.median, expected);
+            prop_assert_eq!(stats.absmax, sorted[n - 1]);
+            prop_assert_eq!(x[stats.argmax as usize].abs(), stats.absmax);
+        }
+    }
+}

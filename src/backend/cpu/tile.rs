@@ -1,0 +1,167 @@
+//! Attention maps computed again from the kept queries: whole rows for policies, folded pixels for the screen.
+//! Nothing of size T × T is ever allocated.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+
+use crate::backend::{Attention, CacheId, Result, Tile};
+use crate::cache::{Queries, TILE, with_cells};
+use crate::engine::message::Fold;
+
+use super::attend::{BLOCK, scores_block};
+use super::attention::visible;
+use super::linear::failed;
+use super::program::Items;
+use super::shared::Grid;
+use super::simd::{exp, vectorized};
+use super::{CpuBackend, HeadCache};
+
+/// What the probabilities of a few rows are computed from.
+struct Source<'a> {
+    cache: &'a HeadCache,
+    queries: &'a Queries,
+    attention: &'a Attention,
+    head: usize,
+}
+
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    lse: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl Source<'_> {
+    /// exp(s − lse) of up to [`BLOCK`] queries over slots `slots`; calls `put(row, first slot, probabilities)` with the
+    /// visible part of each row.
+    #[inline(always)]
+    fn each_row(
+        &self,
+        rows: Range<u32>,
+        slots: Range<usize>,
+        scratch: &mut Scratch,
+        mut put: impl FnMut(u32, usize, &[f32]),
+    ) {
+        let d = self.cache.dim;
+        let count = rows.len();
+        let stride = self.cache.len().next_multiple_of(TILE);
+        scratch.queries.resize(count * d, 0.0);
+        scratch.scores.resize(count * stride, 0.0);
+        scratch.lse.clear();
+        for (q, position) in scratch.queries.chunks_exact_mut(d).zip(rows.clone()) {
+            scratch.lse.push(self.queries.get(self.attention.layer, self.head, position, q));
+        }
+        let (_, to) = visible(&self.cache.positions, rows.end - 1, None);
+        let (from, to) = (slots.start / TILE * TILE, slots.end.min(to));
+        if from >= to {
+            return;
+        }
+        with_cells!(&self.cache.columns, cells => {
+            scores_block(&scratch.queries, count, d, cells, from, to, &mut scratch.scores, stride);
+        });
+        let scale = self.attention.scale;
+        for (m, position) in rows.enumerate() {
+            let (lo, hi) = visible(&self.cache.positions, position, self.attention.window);
+            let (lo, hi) = (lo.max(slots.start), hi.min(slots.end));
+            if lo >= hi {
+                continue;
+            }
+            let (row, lse) = (&mut scratch.scores[m * stride + lo..m * stride + hi], scratch.lse[m]);
+            match self.attention.softcap {
+                None => row.iter_mut().for_each(|s| *s = exp(*s * scale - lse)),
+                Some(cap) => row.iter_mut().for_each(|s| *s = exp(cap * (*s * scale / cap).tanh() - lse)),
+            }
+            put(position, lo, row);
+        }
+    }
+}
+
+fn check(backend: &CpuBackend, rows: &Range<u32>) -> Result<()> {
+    let kept = backend.queries.range();
+    if rows.start < kept.start || rows.end > kept.end {
+        return Err(failed(
+            "attention map",
+            format!("queries {}..{} are kept, {}..{} asked for", kept.start, kept.end, rows.start, rows.end),
+        ));
+    }
+    Ok(())
+}
+
+/// Rows [rows, n] over all slots of the cache.
+pub fn rows(
+    backend: &mut CpuBackend,
+    cache: CacheId,
+    attention: &Attention,
+    head: usize,
+    rows: Range<u32>,
+) -> Result<Vec<f32>> {
+    check(backend, &rows)?;
+    let group = backend.shape.heads / backend.shape.kv_heads;
+    let at = backend.head_index(attention.layer, head / group);
+    let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
+    let source = Source { cache, queries, attention, head };
+    let n = cache.len();
+    let out = Grid::new(rows.len(), n);
+    let next = AtomicUsize::new(0);
+    pool.run(&|_| {
+        let mut scratch = Scratch::default();
+        Items::new(&next).spans(rows.len(), BLOCK, |span| {
+            let block = rows.start + span.start as u32..rows.start + span.end as u32;
+            vectorized(#[inline(always)] || {
+                source.each_row(block, 0..n, &mut scratch, |position, first, p| {
+                    // SAFETY: one thread per row.
+                    let row = unsafe { out.row_mut((position - rows.start) as usize) };
+                    row[first..first + p.len()].copy_from_slice(p);
+                })
+            });
+        });
+    })
+    .map_err(|why| failed("attention rows", why))?;
+    Ok(out.as_slice()[..rows.len() * n].to_vec())
+}
+
+/// Pixels [height, width]: each the fold of its cells, NaN where no cell is visible or held.
+pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, tile: &Tile) -> Result<Vec<f32>> {
+    check(backend, &tile.rows)?;
+    let group = backend.shape.heads / backend.shape.kv_heads;
+    let at = backend.head_index(tile.layer, tile.head / group);
+    let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
+    let source = Source { cache, queries, attention, head: tile.head };
+    let (tall, wide) = (tile.rows.len(), tile.cols.len());
+    let (height, width) = (tile.height.min(tall).max(1), tile.width.min(wide).max(1));
+    let slots = cache.positions.partition_point(|&p| p < tile.cols.start)
+        ..cache.positions.partition_point(|&p| p < tile.cols.end);
+    // Pixel of each slot, found once.
+    let pixel: Vec<u32> =
+        cache.positions[slots.clone()].iter().map(|&p| ((p - tile.cols.start) as usize * width / wide.max(1)) as u32).collect();
+    let (sums, counts) = (Grid::new(height, width), Grid::new(height, width));
+    let next = AtomicUsize::new(0);
+    pool.run(&|_| {
+        let mut scratch = Scratch::default();
+        Items::new(&next).each(height, 1, |y| {
+            // SAFETY: one thread per row of pixels.
+            let (sum, count) = unsafe { (sums.row_mut(y), counts.row_mut(y)) };
+            let top = tile.rows.start as usize + (y * tall).div_ceil(height);
+            let bottom = tile.rows.start as usize + ((y + 1) * tall).div_ceil(height);
+            for from in (top..bottom).step_by(BLOCK) {
+                let block = from as u32..(from + BLOCK).min(bottom) as u32;
+                vectorized(#[inline(always)] || {
+                    source.each_row(block, slots.clone(), &mut scratch, |_, first, p| {
+                        for (v, &x) in p.iter().zip(&pixel[first - slots.start..]) {
+                            let x = x as usize;
+                            count[x] += 1.0;
+                            sum[x] = if tile.fold == Fold::Max { sum[x].max(*v) } else { sum[x] + v };
+                        }
+                    })
+                });
+            }
+        });
+    })
+    .map_err(|why| failed("attention map", why))?;
+    let fold = |(&sum, &count): (&f32, &f32)| match (count > 0.0, tile.fold) {
+        (false, _) => f32::NAN,
+        (true, Fold::Mean) => sum / count,
+        (true, Fold::Max | Fold::Sum) => sum,
+    };
+    Ok(sums.as_slice().iter().zip(counts.as_slice()).map(fold).collect())
+}

@@ -1,0 +1,303 @@
+//! The slots of one kv head in one layer of one lane.
+//!
+//! Keys lie in tiles of 16 slots, channel by channel `[n/16][D][16]`: 16 scores come out of D multiply-adds
+//! without a horizontal sum. Values lie slot by slot `[n][D]`.
+
+use half::{bf16, f16};
+
+use super::KvType;
+use crate::backend::cpu::simd::Cell;
+
+/// Slots per key tile.
+pub const TILE: usize = 16;
+
+#[derive(Clone, Default)]
+pub struct Cells<T> {
+    pub keys: Vec<T>,
+    pub values: Vec<T>,
+}
+
+/// Keys and values in the cache's number type.
+#[derive(Clone)]
+pub enum Columns {
+    F32(Cells<f32>),
+    F16(Cells<f16>),
+    BF16(Cells<bf16>),
+}
+
+/// Evaluates `$body` with `$cells` bound to the typed cells.
+macro_rules! with_cells {
+    ($columns:expr, $cells:ident => $body:expr) => {
+        match $columns {
+            $crate::cache::Columns::F32($cells) => $body,
+            $crate::cache::Columns::F16($cells) => $body,
+            $crate::cache::Columns::BF16($cells) => $body,
+        }
+    };
+}
+pub(crate) use with_cells;
+
+impl<T: Cell> Cells<T> {
+    fn put(&mut self, slot: usize, dim: usize, key: &[f32], value: &[f32]) {
+        let tile = slot / TILE * TILE * dim + slot % TILE;
+        for (c, &x) in key.iter().enumerate() {
+            self.keys[tile + c * TILE] = T::put(x);
+        }
+        for (to, &x) in self.values[slot * dim..(slot + 1) * dim].iter_mut().zip(value) {
+            *to = T::put(x);
+        }
+    }
+
+    fn resize(&mut self, slots: usize, dim: usize) {
+        self.keys.resize(slots * dim, T::default());
+        self.values.resize(slots * dim, T::default());
+        self.keys.shrink_to_fit();
+        self.values.shrink_to_fit();
+    }
+
+    fn retain(&mut self, keep: &[u32], dim: usize) {
+        for (to, &from) in keep.iter().enumerate() {
+            let from = from as usize;
+            let (a, b) = (to / TILE * TILE * dim + to % TILE, from / TILE * TILE * dim + from % TILE);
+            for c in 0..dim {
+                self.keys[a + c * TILE] = self.keys[b + c * TILE];
+            }
+            self.values.copy_within(from * dim..(from + 1) * dim, to * dim);
+        }
+    }
+
+    fn key(&self, slot: usize, dim: usize, out: &mut [f32]) {
+        let tile = slot / TILE * TILE * dim + slot % TILE;
+        for (c, x) in out.iter_mut().enumerate() {
+            *x = self.keys[tile + c * TILE].get();
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct HeadCache {
+    pub dim: usize,
+    /// Original positions, ascending [n].
+    pub positions: Vec<u32>,
+    pub columns: Columns,
+    /// Column sums of attention since the start, per query head of the group [group][capacity].
+    pub received: Vec<Vec<f32>>,
+    /// The newest query's attention, per query head of the group [group][capacity].
+    pub row: Vec<Vec<f32>>,
+    capacity: usize,
+}
+
+/// What brings a cache back to an earlier state: a length where nothing was evicted since, else a copy.
+#[derive(Clone)]
+pub enum Saved {
+    Length { slots: usize, received: Vec<Vec<f32>>, row: Vec<Vec<f32>> },
+    Copy(Box<HeadCache>),
+}
+
+impl HeadCache {
+    pub fn new(kind: KvType, dim: usize, group: usize) -> Self {
+        let columns = match kind {
+            KvType::F32 => Columns::F32(Cells::default()),
+            KvType::F16 => Columns::F16(Cells::default()),
+            KvType::BF16 => Columns::BF16(Cells::default()),
+        };
+        let empty = vec![Vec::new(); group];
+        Self { dim, positions: Vec::new(), columns, received: empty.clone(), row: empty, capacity: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Makes room for `more` slots beyond those held, so that a pass appends without allocating.
+    pub fn reserve(&mut self, more: usize) {
+        let need = self.len() + more;
+        if need > self.capacity {
+            let room = need + (need / 8).clamp(TILE, 512);
+            self.set_capacity(room.next_multiple_of(TILE));
+        }
+    }
+
+    fn set_capacity(&mut self, slots: usize) {
+        self.capacity = slots;
+        let dim = self.dim;
+        with_cells!(&mut self.columns, cells => cells.resize(slots, dim));
+        for sums in self.received.iter_mut().chain(&mut self.row) {
+            sums.resize(slots, 0.0);
+            sums.shrink_to_fit();
+        }
+        self.positions.reserve_exact(slots.saturating_sub(self.positions.len()));
+    }
+
+    /// Appends one slot; `reserve` must have made room.
+    pub fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
+        let (slot, dim) = (self.len(), self.dim);
+        with_cells!(&mut self.columns, cells => cells.put(slot, dim, key, value));
+        for sums in self.received.iter_mut().chain(&mut self.row) {
+            sums[slot] = 0.0;
+        }
+        self.positions.push(position);
+    }
+
+    /// Keeps the slots listed (ascending) and gives the memory of all others back.
+    pub fn retain(&mut self, keep: &[u32]) {
+        let dim = self.dim;
+        with_cells!(&mut self.columns, cells => cells.retain(keep, dim));
+        for sums in self.received.iter_mut().chain(&mut self.row) {
+            for (to, &from) in keep.iter().enumerate() {
+                sums[to] = sums[from as usize];
+            }
+        }
+        for (to, &from) in keep.iter().enumerate() {
+            self.positions[to] = self.positions[from as usize];
+        }
+        self.positions.truncate(keep.len());
+        // One spare tile: evictors that drop a slot per step would otherwise reallocate every step.
+        let tight = (keep.len() + 1).next_multiple_of(TILE);
+        if self.capacity > tight + 2 * TILE {
+            self.set_capacity(tight);
+        }
+    }
+
+    /// A copy of the listed slots only; the rest is never copied.
+    pub fn gather(&self, keep: &[u32]) -> Self {
+        let mut copy = Self { positions: Vec::new(), ..Self::new(self.kind(), self.dim, self.received.len()) };
+        copy.reserve(keep.len() + 1);
+        let (mut key, mut value) = (vec![0.0; self.dim], vec![0.0; self.dim]);
+        for (to, &from) in keep.iter().enumerate() {
+            let from = from as usize;
+            with_cells!(&self.columns, cells => {
+                cells.key(from, self.dim, &mut key);
+                for (x, cell) in value.iter_mut().zip(&cells.values[from * self.dim..]) {
+                    *x = cell.get();
+                }
+            });
+            copy.append(self.positions[from], &key, &value);
+            for g in 0..self.received.len() {
+                copy.received[g][to] = self.received[g][from];
+                copy.row[g][to] = self.row[g][from];
+            }
+        }
+        copy
+    }
+
+    pub fn kind(&self) -> KvType {
+        match self.columns {
+            Columns::F32(_) => KvType::F32,
+            Columns::F16(_) => KvType::F16,
+            Columns::BF16(_) => KvType::BF16,
+        }
+    }
+
+    /// Drops all slots from `slots` on.
+    pub fn truncate(&mut self, slots: usize) {
+        self.positions.truncate(slots);
+    }
+
+    /// `append_only`: nothing will be evicted before `restore`, so the length is enough.
+    pub fn save(&self, append_only: bool) -> Saved {
+        if append_only {
+            let cut = |sums: &[Vec<f32>]| sums.iter().map(|s| s[..self.len()].to_vec()).collect();
+            Saved::Length { slots: self.len(), received: cut(&self.received), row: cut(&self.row) }
+        } else {
+            Saved::Copy(Box::new(self.gather(&(0..self.len() as u32).collect::<Vec<_>>())))
+        }
+    }
+
+    pub fn restore(&mut self, saved: &Saved) {
+        match saved {
+            Saved::Copy(copy) => *self = (**copy).clone(),
+            Saved::Length { slots, received, row } => {
+                self.truncate(*slots);
+                for g in 0..received.len() {
+                    self.received[g][..*slots].copy_from_slice(&received[g]);
+                    self.row[g][..*slots].copy_from_slice(&row[g]);
+                }
+            }
+        }
+    }
+
+    /// Keys after rope [n, D].
+    pub fn keys(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.len() * self.dim];
+        with_cells!(&self.columns, cells => {
+            for (slot, row) in out.chunks_exact_mut(self.dim).enumerate() {
+                cells.key(slot, self.dim, row);
+            }
+        });
+        out
+    }
+
+    /// Values [n, D].
+    pub fn values(&self) -> Vec<f32> {
+        let n = self.len() * self.dim;
+        with_cells!(&self.columns, cells => cells.values[..n].iter().map(|c| c.get()).collect())
+    }
+
+    /// Bytes of the live keys and values.
+    pub fn live_bytes(&self) -> u64 {
+        (2 * self.len() * self.dim * self.kind().bytes()) as u64
+    }
+
+    /// Bytes allocated: keys, values, positions and sums, spare room included.
+    pub fn allocated_bytes(&self) -> u64 {
+        let sums = 2 * self.received.len() * self.capacity * size_of::<f32>();
+        (2 * self.capacity * self.dim * self.kind().bytes() + sums + self.positions.capacity() * 4) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(kind: KvType, n: u32) -> HeadCache {
+        let mut cache = HeadCache::new(kind, 4, 2);
+        cache.reserve(n as usize);
+        for p in 0..n {
+            let x = p as f32;
+            cache.append(p, &[x, x + 0.25, x + 0.5, -x], &[-x, 2.0 * x, 1.0, 0.5]);
+            cache.received[1][p as usize] = x * 10.0;
+        }
+        cache
+    }
+
+    #[test]
+    fn retain_and_gather_keep_the_same_slots_and_give_memory_back() {
+        for kind in [KvType::F32, KvType::F16, KvType::BF16] {
+            let full = filled(kind, 100);
+            let keep = [0, 3, 17, 64, 99];
+            let gathered = full.gather(&keep);
+            let mut retained = full.clone();
+            retained.retain(&keep);
+            assert_eq!(retained.positions, keep);
+            assert_eq!(gathered.positions, keep);
+            assert_eq!(retained.keys(), gathered.keys());
+            assert_eq!(retained.values(), gathered.values());
+            assert_eq!(retained.keys()[4..8], [3.0, 3.25, 3.5, -3.0]);
+            assert_eq!(retained.received[1][..5], [0.0, 30.0, 170.0, 640.0, 990.0]);
+            assert_eq!(retained.live_bytes(), (5 * 2 * 4 * kind.bytes()) as u64);
+            assert!(retained.allocated_bytes() < full.allocated_bytes() / 3);
+        }
+    }
+
+    #[test]
+    fn restore_undoes_appends_and_evictions() {
+        for append_only in [true, false] {
+            let mut cache = filled(KvType::F32, 20);
+            let (keys, saved) = (cache.keys(), cache.save(append_only));
+            cache.reserve(1);
+            cache.append(20, &[9.0; 4], &[9.0; 4]);
+            cache.received[1][3] = 77.0;
+            if !append_only {
+                cache.retain(&[1, 2]);
+            }
+            cache.restore(&saved);
+            assert_eq!(cache.keys(), keys);
+            assert_eq!(cache.received[1][3], 30.0);
+        }
+    }
+}

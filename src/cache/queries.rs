@@ -1,0 +1,222 @@
+//! Queries kept beside the keys, so that any attention map can be computed again for the pixels on screen.
+
+use half::f16;
+
+use crate::backend::cpu::simd::Cell;
+
+enum Rows {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+/// Queries after rope of every layer and head, and the log-sum-exp of each attention row, for the newest
+/// positions that fit the byte budget.
+pub struct Queries {
+    layers: usize,
+    heads: usize,
+    dim: usize,
+    /// First position kept and one past the last.
+    first: u32,
+    end: u32,
+    capacity: usize,
+    budget: u64,
+    /// [L·H][capacity][D]
+    rows: Rows,
+    /// [L·H][capacity], nats.
+    lse: Vec<f32>,
+}
+
+impl Queries {
+    /// `exact`: f32 rows, else f16. Nothing is allocated before `reserve`.
+    pub fn new(layers: usize, heads: usize, dim: usize, exact: bool, budget: u64) -> Self {
+        let rows = if exact { Rows::F32(Vec::new()) } else { Rows::F16(Vec::new()) };
+        Self { layers, heads, dim, first: 0, end: 0, capacity: 0, budget, rows, lse: Vec::new() }
+    }
+
+    fn position_bytes(&self) -> u64 {
+        let cell = match self.rows {
+            Rows::F32(_) => 4,
+            Rows::F16(_) => 2,
+        };
+        (self.layers * self.heads * (self.dim * cell + 4)) as u64
+    }
+
+    /// Positions `first..end` are kept.
+    pub fn range(&self) -> std::ops::Range<u32> {
+        self.first..self.end
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.capacity as u64 * self.position_bytes()
+    }
+
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Forgets positions from `end` on.
+    pub fn truncate(&mut self, end: u32) {
+        self.end = self.end.min(end);
+        self.first = self.first.min(self.end);
+    }
+
+    /// Makes room for `more` positions after the newest; where the budget does not allow it, the oldest go.
+    /// Returns the positions forgotten.
+    pub fn reserve(&mut self, more: usize) -> u32 {
+        let most = ((self.budget / self.position_bytes().max(1)) as usize).max(more);
+        let held = (self.end - self.first) as usize;
+        let mut drop = 0;
+        if held + more > self.capacity {
+            if held + more > most {
+                // A quarter at once: dropping one by one would move everything at every step.
+                drop = (held + more - most).max(most / 4).min(held);
+            }
+            let room = (held - drop + more + (held / 4).clamp(64, 1024)).min(most.max(held - drop + more));
+            self.resize(drop, room);
+            self.first += drop as u32;
+        }
+        self.end += more as u32;
+        drop as u32
+    }
+
+    fn resize(&mut self, drop: usize, capacity: usize) {
+        fn moved<T: Cell>(old: &[T], planes: usize, from: usize, to: usize, drop: usize, live: usize) -> Vec<T> {
+            let mut new = vec![T::default(); planes * to];
+            for p in 0..planes {
+                new[p * to..][..live].copy_from_slice(&old[p * from + drop..][..live]);
+            }
+            new
+        }
+        let (planes, live) = (self.layers * self.heads, (self.end - self.first) as usize - drop);
+        let (from, d) = (self.capacity, self.dim);
+        match &mut self.rows {
+            Rows::F32(rows) => *rows = moved(rows, planes, from * d, capacity * d, drop * d, live * d),
+            Rows::F16(rows) => *rows = moved(rows, planes, from * d, capacity * d, drop * d, live * d),
+        }
+        self.lse = moved(&self.lse, planes, from, capacity, drop, live);
+        self.capacity = capacity;
+    }
+
+    fn index(&self, layer: usize, head: usize, position: u32) -> usize {
+        (layer * self.heads + head) * self.capacity + (position - self.first) as usize
+    }
+
+    /// For a pass whose threads store different entries at once.
+    pub fn writer(&mut self) -> QueryWriter {
+        let rows = match &mut self.rows {
+            Rows::F32(rows) => RowsPtr::F32(rows.as_mut_ptr()),
+            Rows::F16(rows) => RowsPtr::F16(rows.as_mut_ptr()),
+        };
+        let range = self.range();
+        let (heads, dim, capacity, layers) = (self.heads, self.dim, self.capacity, self.layers);
+        QueryWriter { layers, heads, dim, capacity, range, rows, lse: self.lse.as_mut_ptr() }
+    }
+
+    /// Reads one query [D] and returns the log-sum-exp of its attention row.
+    pub fn get(&self, layer: usize, head: usize, position: u32, out: &mut [f32]) -> f32 {
+        let at = self.index(layer, head, position);
+        match &self.rows {
+            Rows::F32(rows) => out.copy_from_slice(&rows[at * self.dim..][..self.dim]),
+            Rows::F16(rows) => {
+                for (x, cell) in out.iter_mut().zip(&rows[at * self.dim..][..self.dim]) {
+                    *x = cell.get();
+                }
+            }
+        }
+        self.lse[at]
+    }
+}
+
+#[derive(Clone, Copy)]
+enum RowsPtr {
+    F32(*mut f32),
+    F16(*mut f16),
+}
+
+/// Write access to disjoint entries from many threads.
+#[derive(Clone)]
+pub struct QueryWriter {
+    layers: usize,
+    heads: usize,
+    dim: usize,
+    capacity: usize,
+    range: std::ops::Range<u32>,
+    rows: RowsPtr,
+    lse: *mut f32,
+}
+
+// SAFETY: the pointers stay valid as long as the `Queries` is not touched; callers write disjoint entries.
+unsafe impl Send for QueryWriter {}
+unsafe impl Sync for QueryWriter {}
+
+impl QueryWriter {
+    fn index(&self, layer: usize, head: usize, position: u32) -> usize {
+        assert!(layer < self.layers && head < self.heads && self.range.contains(&position));
+        (layer * self.heads + head) * self.capacity + (position - self.range.start) as usize
+    }
+
+    /// Stores one query [D].
+    ///
+    /// # Safety
+    /// The `Queries` lives and is not touched otherwise, and no other thread has this entry.
+    pub unsafe fn put(&self, layer: usize, head: usize, position: u32, query: &[f32]) {
+        let at = self.index(layer, head, position) * self.dim;
+        assert_eq!(query.len(), self.dim);
+        // SAFETY: in range (asserted), alone by the caller's word.
+        unsafe {
+            match self.rows {
+                RowsPtr::F32(rows) => std::ptr::copy_nonoverlapping(query.as_ptr(), rows.add(at), self.dim),
+                RowsPtr::F16(rows) => {
+                    for (i, &x) in query.iter().enumerate() {
+                        *rows.add(at + i) = <f16 as Cell>::put(x);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores the log-sum-exp of the attention row of one query, nats.
+    ///
+    /// # Safety
+    /// As `put`.
+    pub unsafe fn put_lse(&self, layer: usize, head: usize, position: u32, lse: f32) {
+        let at = self.index(layer, head, position);
+        // SAFETY: in range (asserted), alone by the caller's word.
+        unsafe { *self.lse.add(at) = lse }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_drops_the_oldest_and_keeps_the_rest_in_place() {
+        let (l, h, d) = (2, 3, 4);
+        let per_position = (l * h * (d * 4 + 4)) as u64;
+        let mut queries = Queries::new(l, h, d, true, per_position * 100);
+        let mut forgotten = 0;
+        for p in 0..250u32 {
+            forgotten += queries.reserve(1);
+            let writer = queries.writer();
+            for layer in 0..l {
+                for head in 0..h {
+                    let x = (p * 100) as f32 + (layer * 10 + head) as f32;
+                    unsafe {
+                        writer.put(layer, head, p, &[x; 4]);
+                        writer.put_lse(layer, head, p, -x);
+                    }
+                }
+            }
+            assert!(queries.bytes() <= queries.budget());
+        }
+        assert_eq!(queries.range(), forgotten..250);
+        assert!(queries.range().len() >= 75);
+        let mut out = [0.0; 4];
+        for p in queries.range() {
+            let lse = queries.get(1, 2, p, &mut out);
+            assert_eq!(out, [(p * 100 + 12) as f32; 4]);
+            assert_eq!(lse, -((p * 100 + 12) as f32));
+        }
+    }
+}

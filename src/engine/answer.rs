@@ -1,0 +1,96 @@
+//! Answers to the screen's questions, between operations.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::Core;
+use super::error::Result;
+use super::message::{Answer, Query};
+use crate::backend::Tile;
+use crate::probe::distribution::Distribution;
+
+/// Rows of the head's product taken at once for the prompt's NLL.
+const HEAD_ROWS: usize = 64;
+
+impl Core {
+    pub fn answer(&mut self, query: &Query) -> Answer {
+        match self.try_answer(query) {
+            Ok(answer) => answer,
+            Err(error) => Answer::Nothing(error.to_string()),
+        }
+    }
+
+    fn try_answer(&mut self, query: &Query) -> Result<Answer> {
+        if !self.has_prompt() {
+            return Ok(Answer::Nothing("the prompt has not been read yet".into()));
+        }
+        let (heads, layers) = (self.config().heads, self.config().layers.len());
+        let exists = |layer: u32, head: u32| (layer as usize) < layers && (head as usize) < heads;
+        match *query {
+            Query::Tile { layer, head, rows, cols, height, width, fold } => {
+                if !exists(layer, head) {
+                    return Ok(Answer::Nothing(format!("there is no layer {layer}, head {head}")));
+                }
+                let started = Instant::now();
+                let kept = self.backend.kept_queries();
+                let rows = (rows.0.max(kept.start), rows.1.min(kept.end));
+                let cols = (cols.0, cols.1.min(kept.end));
+                if rows.0 >= rows.1 || cols.0 >= cols.1 {
+                    let why = format!("queries of positions {}..{} are kept; none is in sight", kept.start, kept.end);
+                    return Ok(Answer::Nothing(why));
+                }
+                let (height, width) = (height.clamp(1, rows.1 - rows.0), width.clamp(1, cols.1 - cols.0));
+                let attention = *self.decoder.attention(layer as usize);
+                let tile = Tile {
+                    layer: layer as usize,
+                    head: head as usize,
+                    rows: rows.0..rows.1,
+                    cols: cols.0..cols.1,
+                    height: height as usize,
+                    width: width as usize,
+                    fold,
+                };
+                let values = self.backend.tile(self.lanes[0].cache, &attention, &tile)?;
+                let micros = started.elapsed().as_micros().min(u32::MAX as u128) as u32;
+                Ok(Answer::Tile { rows, cols, height, width, values: values.into(), micros })
+            }
+            Query::Row { lane, layer, head } | Query::Column { lane, layer, head } => {
+                let Some(lane) = self.lanes.get(lane as usize).filter(|_| exists(layer, head)) else {
+                    return Ok(Answer::Nothing(format!("there is no lane {lane}, layer {layer}, head {head}")));
+                };
+                let (layer, head) = (layer as usize, head as usize);
+                let group = heads / self.config().kv_heads;
+                let positions = self.backend.positions(lane.cache, layer, head / group);
+                let values = match query {
+                    Query::Row { .. } => self.backend.newest_row(lane.cache, layer, head),
+                    _ => self.backend.received(lane.cache, layer, head),
+                };
+                let slots: Vec<(u32, f32)> = positions.iter().copied().zip(values.iter().copied()).collect();
+                Ok(Answer::Slots(slots.into()))
+            }
+            Query::PromptNll => self.prompt_nll().map(Answer::PromptNll),
+        }
+    }
+
+    /// −ln p of every prompt token given those before it [P]; NaN for the first.
+    pub fn prompt_nll(&mut self) -> Result<Arc<[f32]>> {
+        let (hidden, vocab) = (self.config().hidden, self.config().vocab);
+        let mut out = vec![f32::NAN; self.prompt.len()];
+        let states = std::mem::take(&mut self.prompt_hidden);
+        let wanted = self.prompt.len() - 1;
+        let mut outcome = Ok(());
+        for from in (0..wanted).step_by(HEAD_ROWS) {
+            let to = (from + HEAD_ROWS).min(wanted);
+            outcome = self.decoder.logits_of_normed(&mut *self.backend, &states[from * hidden..to * hidden]);
+            if outcome.is_err() {
+                break;
+            }
+            for (r, row) in self.backend.logits().chunks_exact(vocab).enumerate() {
+                out[from + r + 1] = Distribution::of(row).nll(row, self.prompt[from + r + 1]);
+            }
+        }
+        self.prompt_hidden = states;
+        outcome?;
+        Ok(out.into())
+    }
+}

@@ -1,0 +1,386 @@
+//! Making frames out of what a pass left behind.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{Core, Pass};
+use super::error::Result;
+use super::frame::*;
+use super::lane::Lane;
+use crate::backend::Backend;
+use crate::probe::distribution::{Distribution, kl, top_k};
+use crate::probe::finding;
+
+/// Probe results of a prompt that was read in chunks.
+#[derive(Default)]
+pub struct PromptStats {
+    residual: Vec<ResidualStats>,
+    attention: Vec<AttentionStats>,
+    norms: Vec<KvNorms>,
+    ops: Vec<OpTime>,
+}
+
+impl PromptStats {
+    pub fn add(&mut self, backend: &dyn Backend) {
+        self.residual.push(backend.residual_stats());
+        self.attention.push(backend.attention_stats());
+        self.norms.push(backend.kv_norms());
+        merge_ops(&mut self.ops, backend.op_times());
+    }
+}
+
+fn merge_ops(into: &mut Vec<OpTime>, more: Vec<OpTime>) {
+    for op in more {
+        match into.iter_mut().find(|o| o.name == op.name) {
+            None => into.push(op),
+            Some(o) => {
+                o.calls += op.calls;
+                o.total_ns += op.total_ns;
+                o.ns.extend(op.ns);
+                o.bytes += op.bytes;
+                o.flops += op.flops;
+            }
+        }
+    }
+}
+
+/// Puts chunks `[outer][rows of chunk]` side by side: `[outer][all rows]`.
+fn beside<S, T: Copy>(chunks: &[S], outer: usize, rows: impl Fn(&S) -> usize, of: impl Fn(&S) -> &[T]) -> Vec<T> {
+    let mut out = Vec::new();
+    for o in 0..outer {
+        for chunk in chunks {
+            let n = rows(chunk);
+            out.extend_from_slice(&of(chunk)[o * n..(o + 1) * n]);
+        }
+    }
+    out
+}
+
+fn residual_of(chunks: &[ResidualStats]) -> ResidualStats {
+    let points = chunks.first().map_or(0, |c| c.points);
+    let field = |of: fn(&ResidualStats) -> &[f32]| beside(chunks, points, |c| c.rows, of);
+    ResidualStats {
+        points,
+        rows: chunks.iter().map(|c| c.rows).sum(),
+        l2: field(|c| &c.l2),
+        rms: field(|c| &c.rms),
+        absmax: field(|c| &c.absmax),
+        median: field(|c| &c.median),
+        argmax: beside(chunks, points, |c| c.rows, |c| &c.argmax),
+    }
+}
+
+fn attention_of(chunks: &[AttentionStats]) -> AttentionStats {
+    let Some(first) = chunks.first() else { return AttentionStats::default() };
+    let (layers, heads, recent_window) = (first.layers, first.heads, first.recent_window);
+    let field = |of: fn(&AttentionStats) -> &[f32]| beside(chunks, layers * heads, |c| c.rows, of);
+    AttentionStats {
+        layers,
+        heads,
+        rows: chunks.iter().map(|c| c.rows).sum(),
+        entropy: field(|c| &c.entropy),
+        first: field(|c| &c.first),
+        recent: field(|c| &c.recent),
+        recent_window,
+        distance: field(|c| &c.distance),
+    }
+}
+
+fn norms_of(chunks: &[KvNorms]) -> KvNorms {
+    let Some(first) = chunks.first() else { return KvNorms::default() };
+    let (layers, kv_heads) = (first.layers, first.kv_heads);
+    let field = |of: fn(&KvNorms) -> &[f32]| beside(chunks, layers * kv_heads, |c| c.rows, of);
+    KvNorms {
+        layers,
+        kv_heads,
+        rows: chunks.iter().map(|c| c.rows).sum(),
+        key_l2_pre: field(|c| &c.key_l2_pre),
+        key_l2: field(|c| &c.key_l2),
+        value_l1: field(|c| &c.value_l1),
+        value_l2: field(|c| &c.value_l2),
+    }
+}
+
+/// Row `r` of `[outer][rows]`.
+fn column<T: Copy>(values: &[T], rows: usize, r: usize) -> Vec<T> {
+    values.iter().skip(r).step_by(rows.max(1)).copied().collect()
+}
+
+fn residual_row(all: &ResidualStats, r: usize) -> ResidualStats {
+    let c = |v: &[f32]| column(v, all.rows, r);
+    ResidualStats {
+        points: all.points,
+        rows: (all.points > 0) as usize,
+        l2: c(&all.l2),
+        rms: c(&all.rms),
+        absmax: c(&all.absmax),
+        median: c(&all.median),
+        argmax: column(&all.argmax, all.rows, r),
+    }
+}
+
+/// Layers from `done` on have not been reached: NaN.
+fn attention_row(all: &AttentionStats, r: usize, done: usize) -> AttentionStats {
+    let c = |v: &[f32]| {
+        let mut v = column(v, all.rows, r);
+        let reached = (done * all.heads).min(v.len());
+        v[reached..].fill(f32::NAN);
+        v
+    };
+    AttentionStats {
+        layers: all.layers,
+        heads: all.heads,
+        rows: (all.rows > 0) as usize,
+        entropy: c(&all.entropy),
+        first: c(&all.first),
+        recent: c(&all.recent),
+        recent_window: all.recent_window,
+        distance: c(&all.distance),
+    }
+}
+
+fn norms_row(all: &KvNorms, r: usize) -> KvNorms {
+    let c = |v: &[f32]| column(v, all.rows, r);
+    KvNorms {
+        layers: all.layers,
+        kv_heads: all.kv_heads,
+        rows: (all.rows > 0) as usize,
+        key_l2_pre: c(&all.key_l2_pre),
+        key_l2: c(&all.key_l2),
+        value_l1: c(&all.value_l1),
+        value_l2: c(&all.value_l2),
+    }
+}
+
+/// Mean over layers and heads of `of(layer, head)` per original position [positions].
+fn per_position<'a>(core: &'a Core, lane: &Lane, n: usize, of: impl Fn(usize, usize) -> &'a [f32]) -> Arc<[f32]> {
+    let (heads, kv_heads, _) = core.shape();
+    let layers = core.config().layers.len();
+    let mut sum = vec![0.0f32; n];
+    for layer in 0..layers {
+        for head in 0..heads {
+            let positions = core.backend.positions(lane.cache, layer, head / (heads / kv_heads));
+            let values = of(layer, head);
+            if positions.len() == positions.last().map_or(0, |&p| p as usize + 1) {
+                sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+            } else {
+                positions.iter().zip(values).for_each(|(&p, v)| sum[p as usize] += v);
+            }
+        }
+    }
+    let inverse = 1.0 / (layers * heads) as f32;
+    sum.iter_mut().for_each(|s| *s *= inverse);
+    sum.into()
+}
+
+fn received(core: &Core, lane: &Lane, n: usize) -> Arc<[f32]> {
+    per_position(core, lane, n, |layer, head| core.backend.received(lane.cache, layer, head))
+}
+
+fn newest_row(core: &Core, lane: &Lane, n: usize) -> Arc<[f32]> {
+    per_position(core, lane, n, |layer, head| core.backend.newest_row(lane.cache, layer, head))
+}
+
+/// Which positions lane `i` holds.
+pub fn kept(core: &Core, i: usize) -> Kept {
+    let (layers, kv_heads) = (core.config().layers.len(), core.config().kv_heads);
+    let mut kept = Kept::new(layers, kv_heads, core.prompt.len() + core.step as usize);
+    for layer in 0..layers {
+        for head in 0..kv_heads {
+            for &p in core.backend.positions(core.lanes[i].cache, layer, head) {
+                kept.set(layer, head, p as usize);
+            }
+        }
+    }
+    kept
+}
+
+/// The same with the newest position held everywhere.
+pub fn grown(old: &Kept, positions: usize) -> Kept {
+    let mut kept = Kept::new(old.layers, old.kv_heads, positions);
+    let (from, to) = (old.positions.div_ceil(64), positions.div_ceil(64));
+    for at in 0..old.layers * old.kv_heads {
+        kept.bits[at * to..at * to + from].copy_from_slice(&old.bits[at * from..(at + 1) * from]);
+        kept.bits[at * to + (positions - 1) / 64] |= 1 << ((positions - 1) % 64);
+    }
+    kept
+}
+
+fn kv_bytes(core: &Core, lane: &Lane) -> KvBytes {
+    let layers = core.config().layers.len();
+    let kv_heads = core.config().kv_heads;
+    let bytes = |lane: &Lane| -> Vec<u64> { (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l)).collect() };
+    let slots = |l| (0..kv_heads).map(|g| core.backend.positions(lane.cache, l, g).len() as u32).sum();
+    let per_layer = bytes(lane);
+    KvBytes {
+        held: per_layer.iter().sum(),
+        full: bytes(&core.lanes[0]).iter().sum(),
+        per_layer,
+        slots_per_layer: (0..layers).map(slots).collect(),
+    }
+}
+
+fn memory(core: &Core) -> Memory {
+    let layers = core.config().layers.len();
+    let kv = core.lanes.iter().flat_map(|lane| (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l))).sum();
+    Memory {
+        weights: core.backend.weight_bytes(),
+        kv,
+        queries: core.backend.query_bytes(),
+        queries_budget: core.queries_budget,
+        activations: core.backend.activation_bytes(),
+        history: core.keyframes.iter().map(|k| k.bytes()).sum(),
+    }
+}
+
+/// Everything of a lane's frame that the distribution after the step gives.
+fn outcome(core: &mut Core, i: usize, logits: &[f32], frame: &mut LaneFrame) {
+    let all = Distribution::of(logits);
+    let step = core.step;
+    let lane = &core.lanes[i];
+    let (next, candidates) = lane.sampler.draw(logits, &all, i as u32, step);
+    frame.entropy = all.entropy;
+    frame.candidates = candidates;
+    frame.next = Some(next);
+    if i > 0 {
+        let reference = &core.lanes[0].logits;
+        let same_prefix = lane.fed == core.lanes[0].fed;
+        let top = Distribution::of(reference).argmax;
+        frame.against = Some(Against { kl: kl(reference, logits), top1_agrees: top == all.argmax, same_prefix });
+    }
+    core.lanes[i].next = next;
+}
+
+/// Logit lens of row `r` of the last pass for every lane: one product for all points.
+fn lens(core: &mut Core, rows: usize) -> Result<Vec<Vec<LensLayer>>> {
+    let points: Vec<usize> = (0..=core.decoder.sublayers()).step_by(2).collect();
+    let hidden = core.config().hidden;
+    let mut stack = Vec::new();
+    for &point in &points {
+        let saved = core.backend.residual(point);
+        stack.extend_from_slice(&saved[saved.len() - rows * hidden..]);
+    }
+    core.decoder.lens(&mut *core.backend, &stack)?;
+    let vocab = core.config().vocab;
+    let logits = core.backend.logits();
+    let layer = |(p, row): (&usize, &[f32])| {
+        let all = Distribution::of(row);
+        let top = top_k(row, core.lens_k).into_iter().map(|(id, l)| (id, (l - all.lse).exp())).collect();
+        LensLayer { point: *p as u32, top }
+    };
+    let of_row = |r: usize| {
+        points.iter().enumerate().map(|(i, p)| layer((p, &logits[(i * rows + r) * vocab..][..vocab]))).collect()
+    };
+    Ok((0..rows).map(of_row).collect())
+}
+
+fn bare(lane: &Lane, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
+    LaneFrame {
+        spec: lane.spec.clone(),
+        fed,
+        pos,
+        next: None,
+        candidates: Vec::new(),
+        entropy: f32::NAN,
+        nll: None,
+        residual: Arc::default(),
+        attention: Arc::default(),
+        kv_norms: Arc::default(),
+        received: Arc::from([]),
+        row: Arc::from([]),
+        kept: lane.kept.clone(),
+        kv: KvBytes::default(),
+        against: None,
+        lens: Vec::new(),
+    }
+}
+
+pub fn prompt_frame(core: &mut Core, stats: PromptStats, started: Instant) -> Result<Frame> {
+    let residual = Arc::new(residual_of(&stats.residual));
+    let attention = Arc::new(attention_of(&stats.attention));
+    let kv_norms = Arc::new(norms_of(&stats.norms));
+    let n = core.prompt.len();
+    let logits = core.lanes[0].logits.clone();
+    let lens = if core.probes.lens { lens(core, 1)?.remove(0) } else { Vec::new() };
+    let mut lanes = Vec::new();
+    for i in 0..core.lanes.len() {
+        let mut frame = bare(&core.lanes[i], core.prompt.clone(), 0);
+        // All lanes read the prompt as one: what was measured while reading is the same for all.
+        frame.residual = residual.clone();
+        frame.attention = attention.clone();
+        frame.kv_norms = kv_norms.clone();
+        frame.received = received(core, &core.lanes[i], n);
+        frame.row = newest_row(core, &core.lanes[i], n);
+        frame.kv = kv_bytes(core, &core.lanes[i]);
+        frame.lens.clone_from(&lens);
+        outcome(core, i, &logits, &mut frame);
+        lanes.push(frame);
+    }
+    let wall_ns = started.elapsed().as_nanos() as u64;
+    let mut frame =
+        Frame { step: 0, partial: None, lanes, ops: stats.ops, memory: memory(core), wall_ns, findings: Vec::new() };
+    frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
+    Ok(frame)
+}
+
+/// What exists while the pass is stopped after `done` sublayers.
+pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
+    let position = core.prompt.len() as u32 + core.step;
+    let residual = core.backend.residual_stats();
+    let attention = core.backend.attention_stats();
+    let norms = core.backend.kv_norms();
+    let fed = core.pass.as_ref().map(|p| p.fed.clone()).unwrap_or_default();
+    let lane = |(i, lane): (usize, &Lane)| LaneFrame {
+        residual: Arc::new(residual_row(&residual, i)),
+        attention: Arc::new(attention_row(&attention, i, done.div_ceil(2) as usize)),
+        kv_norms: Arc::new(norms_row(&norms, i)),
+        kv: kv_bytes(core, lane),
+        ..bare(lane, fed[i..=i].into(), position)
+    };
+    let lanes = core.lanes.iter().enumerate().map(lane).collect();
+    let mut wall_ns = 0;
+    if let Some(pass) = &mut core.pass {
+        pass.spent_ns += pass.started.elapsed().as_nanos() as u64;
+        wall_ns = pass.spent_ns;
+    }
+    let (ops, memory) = (core.backend.op_times(), memory(core));
+    Frame { step: core.step + 1, partial: Some(done), lanes, ops, memory, wall_ns, findings: Vec::new() }
+}
+
+pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
+    let vocab = core.config().vocab;
+    let n = core.prompt.len() + core.step as usize;
+    let residual = core.backend.residual_stats();
+    let attention = core.backend.attention_stats();
+    let norms = core.backend.kv_norms();
+    let ops = core.backend.op_times();
+    let before: Vec<f32> = (0..core.lanes.len())
+        .map(|i| Distribution::of(&core.lanes[i].logits).nll(&core.lanes[i].logits, pass.fed[i]))
+        .collect();
+    let logits = core.backend.logits().to_vec();
+    for (lane, row) in core.lanes.iter_mut().zip(logits.chunks_exact(vocab)) {
+        lane.logits.clear();
+        lane.logits.extend_from_slice(row);
+    }
+    let rows = core.lanes.len();
+    let mut lenses = if core.probes.lens { lens(core, rows)? } else { vec![Vec::new(); rows] };
+    let mut lanes = Vec::new();
+    for i in 0..rows {
+        let mut frame = bare(&core.lanes[i], pass.fed[i..=i].into(), n as u32 - 1);
+        frame.nll = Some(before[i]);
+        frame.residual = Arc::new(residual_row(&residual, i));
+        frame.attention = Arc::new(attention_row(&attention, i, usize::MAX / attention.heads.max(1)));
+        frame.kv_norms = Arc::new(norms_row(&norms, i));
+        frame.received = received(core, &core.lanes[i], n);
+        frame.row = newest_row(core, &core.lanes[i], n);
+        frame.kv = kv_bytes(core, &core.lanes[i]);
+        frame.lens = std::mem::take(&mut lenses[i]);
+        outcome(core, i, &logits[i * vocab..(i + 1) * vocab], &mut frame);
+        lanes.push(frame);
+    }
+    let wall_ns = pass.spent_ns + pass.started.elapsed().as_nanos() as u64;
+    let step = core.step;
+    let mut frame = Frame { step, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
+    frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
+    Ok(frame)
+}

@@ -1,0 +1,346 @@
+//! The engine without its thread: reads the prompt, steps all lanes as one batch, gives frames.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::assemble::{self, PromptStats};
+use super::error::{EngineError, Result};
+use super::frame::{Finding, Frame};
+use super::lane::{Lane, LaneSpec};
+use super::message::Probes;
+use super::travel::Keyframe;
+use super::view::CacheView;
+use crate::backend::{Backend, BackendError, CacheId, Row};
+use crate::model::config::Config;
+use crate::model::decoder::Decoder;
+use crate::policy::Policy;
+use crate::policy::part::Moment;
+use crate::probe::distribution::Distribution;
+
+/// A model on a backend, and all lanes of one prompt.
+pub struct Core {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) decoder: Decoder,
+    pub(super) specs: Vec<LaneSpec>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) prompt: Arc<[u32]>,
+    /// Final-normed hidden states of the prompt [P, d], for its NLL.
+    pub(super) prompt_hidden: Vec<f32>,
+    pub(super) step: u32,
+    pub(super) pass: Option<Pass>,
+    pub(super) keyframes: VecDeque<Keyframe>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) max_rows: usize,
+    pub(super) lens_k: usize,
+    pub(super) queries_budget: u64,
+    pub probes: Probes,
+}
+
+/// A step on its way down.
+pub(super) struct Pass {
+    pub next_sublayer: usize,
+    pub started: Instant,
+    /// Time spent so far, without the waiting between commands.
+    pub spent_ns: u64,
+    pub fed: Vec<u32>,
+}
+
+/// Why reading the prompt stopped early.
+pub enum Pause {
+    Continue,
+    Stop,
+}
+
+impl Core {
+    /// `specs[0]` must keep everything: it is the yardstick.
+    pub fn new(
+        backend: Box<dyn Backend>,
+        decoder: Decoder,
+        specs: Vec<LaneSpec>,
+        max_rows: usize,
+        queries_budget: u64,
+    ) -> Self {
+        Self {
+            queries_budget,
+            backend,
+            decoder,
+            specs,
+            lanes: Vec::new(),
+            prompt: Arc::from([]),
+            prompt_hidden: Vec::new(),
+            step: 0,
+            pass: None,
+            keyframes: VecDeque::new(),
+            findings: Vec::new(),
+            max_rows,
+            lens_k: 5,
+            probes: Probes::default(),
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        self.decoder.config()
+    }
+
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
+    }
+
+    pub fn prompt_ids(&self) -> &Arc<[u32]> {
+        &self.prompt
+    }
+
+    pub fn step_number(&self) -> u32 {
+        self.step
+    }
+
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    pub fn interrupter(&self) -> Arc<AtomicBool> {
+        self.backend.interrupter()
+    }
+
+    pub fn has_prompt(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
+    pub(super) fn shape(&self) -> (usize, usize, usize) {
+        let config = self.config();
+        (config.heads, config.kv_heads, config.head_dim)
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<()> {
+        let config = self.config();
+        if ids.is_empty() {
+            return Err(EngineError::EmptyPrompt);
+        }
+        if ids.len() >= config.context {
+            return Err(EngineError::PromptTooLong { tokens: ids.len(), context: config.context });
+        }
+        if let Some(place) = ids.iter().position(|&id| id as usize >= config.vocab) {
+            return Err(EngineError::TokenOutOfRange { id: ids[place], place, vocab: config.vocab });
+        }
+        Ok(())
+    }
+
+    /// Reads the prompt and gives the frame of step 0. Forgets everything about an earlier prompt.
+    /// `between(core, read)` is called after every layer of every chunk; [`Pause::Stop`] gives it up.
+    pub fn read_prompt(
+        &mut self,
+        ids: &[u32],
+        mut between: impl FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<Frame>> {
+        self.check(ids)?;
+        self.forget();
+        self.prompt = ids.into();
+        let started = Instant::now();
+        let cache = self.backend.cache();
+        self.lanes.push(Lane::new(&self.specs[0], cache, 0));
+        let mut stats = PromptStats::default();
+        let chunks: Vec<&[u32]> = ids.chunks(self.max_rows).collect();
+        let mut read = 0;
+        for (i, chunk) in chunks.iter().enumerate() {
+            let row = |(r, &token): (usize, &u32)| Row { token, position: (read + r) as u32, cache };
+            let rows: Vec<Row> = chunk.iter().enumerate().map(row).collect();
+            self.backend.begin(&rows, self.probes, Some(cache))?;
+            self.decoder.embed(&mut *self.backend);
+            for index in 0..self.decoder.sublayers() {
+                self.decoder.sublayer(&mut *self.backend, index);
+                if index % 2 == 1 {
+                    self.backend.run()?;
+                    if let Pause::Stop = between(self, read) {
+                        return Ok(None);
+                    }
+                }
+            }
+            let last = i + 1 == chunks.len();
+            let wanted = if last { chunk.len() - 1..chunk.len() } else { 0..0 };
+            self.decoder.head(&mut *self.backend, wanted);
+            self.backend.run()?;
+            self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
+            stats.add(&*self.backend);
+            read += chunk.len();
+        }
+        self.open_lanes(cache)?;
+        let frame = assemble::prompt_frame(self, stats, started)?;
+        self.keyframes.push_back(Keyframe::of(self));
+        Ok(Some(frame))
+    }
+
+    fn forget(&mut self) {
+        for lane in std::mem::take(&mut self.lanes) {
+            self.backend.free(lane.cache);
+        }
+        self.backend.truncate_queries(0);
+        self.prompt_hidden.clear();
+        self.keyframes.clear();
+        self.findings.clear();
+        self.pass = None;
+        self.step = 0;
+    }
+
+    /// Every lane starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
+    fn open_lanes(&mut self, cache: CacheId) -> Result<()> {
+        let logits = self.backend.logits().to_vec();
+        let all = Distribution::of(&logits);
+        let specs = self.specs.clone();
+        for (i, spec) in specs.iter().enumerate() {
+            if i > 0 {
+                let kept = self.decisions(&spec.policy, cache, 0)?;
+                let kv_heads = self.config().kv_heads;
+                let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
+                self.lanes.push(Lane::new(spec, own, 0));
+            }
+            let lane = &mut self.lanes[i];
+            lane.logits.clone_from(&logits);
+            lane.next = spec.sampler.draw(&logits, &all, i as u32, 0).0;
+        }
+        for i in 0..self.lanes.len() {
+            self.lanes[i].kept = Arc::new(assemble::kept(self, i));
+        }
+        Ok(())
+    }
+
+    /// What `policy` keeps of `cache` now, `[layer · G + kv head]`; `None` = everything.
+    fn decisions(&mut self, policy: &Policy, cache: CacheId, step: u32) -> Result<Vec<Option<Vec<u32>>>> {
+        let (shape, layers, prompt) = (self.shape(), self.config().layers.len(), self.prompt.len());
+        let mut kept = vec![None; layers * shape.1];
+        if !policy.evicts() {
+            return Ok(kept);
+        }
+        let window = policy.window(prompt).min(prompt);
+        let available = self.backend.kept_queries().len();
+        if step == 0 && available < window {
+            return Err(EngineError::QueriesBudget { spec: policy.spec().to_string(), needed: window, kept: available });
+        }
+        let newest = (prompt as u32 + step).saturating_sub(1);
+        for layer in 0..layers {
+            let attention = *self.decoder.attention(layer);
+            if attention.window.is_some() {
+                continue;
+            }
+            let view = CacheView::new(&mut *self.backend, cache, attention, shape, newest, step == 0);
+            let decision = policy.decide(Moment { step, prompt, layers, layer }, &view);
+            if let Some(error) = view.failure.into_inner() {
+                return Err(error.into());
+            }
+            if let Some(decision) = decision {
+                for (head, keep) in decision.kept.into_iter().enumerate() {
+                    kept[layer * shape.1 + head] = Some(keep);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Starts the pass of the next step.
+    fn begin_step(&mut self) -> Result<()> {
+        if !self.has_prompt() {
+            return Err(EngineError::NoPrompt);
+        }
+        let position = self.prompt.len() as u32 + self.step;
+        if position as usize >= self.config().context {
+            return Err(EngineError::ContextFull { context: self.config().context });
+        }
+        let started = Instant::now();
+        let rows: Vec<Row> =
+            self.lanes.iter().map(|lane| Row { token: lane.next, position, cache: lane.cache }).collect();
+        self.backend.begin(&rows, self.probes, Some(self.lanes[0].cache))?;
+        self.decoder.embed(&mut *self.backend);
+        let fed = rows.iter().map(|r| r.token).collect();
+        self.pass = Some(Pass { next_sublayer: 0, started, spent_ns: 0, fed });
+        Ok(())
+    }
+
+    /// Runs at most `sublayers` further sublayers of the current step, starting it where needed.
+    /// The frame is partial while some are left.
+    pub fn advance(&mut self, sublayers: usize) -> Result<Frame> {
+        if self.pass.is_none() {
+            self.begin_step()?;
+        }
+        let total = self.decoder.sublayers();
+        let Some(pass) = &mut self.pass else { return Err(EngineError::NoPrompt) };
+        if pass.spent_ns > 0 {
+            pass.started = Instant::now();
+        }
+        let (from, to) = (pass.next_sublayer, total.min(pass.next_sublayer.saturating_add(sublayers)));
+        pass.next_sublayer = to;
+        for index in from..to {
+            self.decoder.sublayer(&mut *self.backend, index);
+        }
+        if to < total {
+            self.backend.run()?;
+            return Ok(assemble::partial_frame(self, to as u32));
+        }
+        let lanes = self.lanes.len();
+        self.decoder.head(&mut *self.backend, 0..lanes);
+        self.backend.run()?;
+        self.finish_step()
+    }
+
+    /// One whole step (or the rest of one).
+    pub fn step(&mut self) -> Result<Frame> {
+        self.advance(usize::MAX)
+    }
+
+    fn finish_step(&mut self) -> Result<Frame> {
+        self.step += 1;
+        let Some(pass) = self.pass.take() else { return Err(EngineError::NoPrompt) };
+        for i in 0..self.lanes.len() {
+            self.lanes[i].fed.push(pass.fed[i]);
+            self.compact(i)?;
+        }
+        let frame = assemble::step_frame(self, pass)?;
+        if self.step.is_multiple_of(super::travel::INTERVAL) {
+            super::travel::remember(self);
+        }
+        Ok(frame)
+    }
+
+    /// Lets lane `i`'s policy decide and the losing entries leave.
+    fn compact(&mut self, i: usize) -> Result<()> {
+        let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
+        if policy.acts_in_decode() {
+            let kept = self.decisions(&policy, cache, self.step)?;
+            let kv_heads = self.config().kv_heads;
+            let mut changed = false;
+            for (at, keep) in kept.into_iter().enumerate() {
+                if let Some(keep) = keep {
+                    self.backend.retain(cache, at / kv_heads, at % kv_heads, &keep);
+                    changed = true;
+                }
+            }
+            if changed {
+                self.lanes[i].kept = Arc::new(assemble::kept(self, i));
+                return Ok(());
+            }
+        }
+        self.lanes[i].kept = Arc::new(assemble::grown(&self.lanes[i].kept, self.prompt.len() + self.step as usize));
+        Ok(())
+    }
+
+    /// Stops a pass that cannot be finished, so that the next command starts clean.
+    pub fn is_interrupted(error: &EngineError) -> bool {
+        matches!(error, EngineError::Backend(BackendError::Interrupted))
+    }
+}
+
+impl Lane {
+    pub(super) fn new(spec: &LaneSpec, cache: CacheId, born: u32) -> Self {
+        Self {
+            spec: Arc::from(spec.policy.spec().to_string()),
+            policy: spec.policy.clone(),
+            sampler: spec.sampler.clone(),
+            cache,
+            fed: Vec::new(),
+            next: 0,
+            kept: Arc::default(),
+            born,
+            logits: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What can go wrong with a run.
+
+use crate::backend::BackendError;
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum EngineError {
+    #[error("the prompt is empty")]
+    #[diagnostic(help("give some text with --prompt, --prompt-file or --sample, or token ids with --ids"))]
+    EmptyPrompt,
+    #[error("the prompt has {tokens} tokens, but the model's context is {context}")]
+    #[diagnostic(help("shorten the prompt, or choose a model with a longer context (`attnscope models`)"))]
+    PromptTooLong { tokens: usize, context: usize },
+    #[error("token id {id} at place {place} is outside the vocabulary of {vocab}")]
+    #[diagnostic(help("ids run from 0 to {}", vocab - 1))]
+    TokenOutOfRange { id: u32, place: usize, vocab: usize },
+    #[error("the context of {context} tokens is full")]
+    #[diagnostic(help("rewind, or start again with a shorter prompt"))]
+    ContextFull { context: usize },
+    #[error("there is no lane {lane}")]
+    #[diagnostic(help("lanes are numbered from 0; there are {lanes}"))]
+    NoLane { lane: u32, lanes: usize },
+    #[error("there is no step {step} to go to; the run is at step {now}")]
+    #[diagnostic(help("choose a step between 0 and {now}"))]
+    NoStep { step: u32, now: u32 },
+    #[error("the prompt has not been read yet")]
+    #[diagnostic(help("wait until the prompt has been read"))]
+    NoPrompt,
+    #[error("policy {spec} reads {needed} queries at the end of the prompt, but only {kept} fit the budget")]
+    #[diagnostic(help("raise --queries-budget, or choose a smaller window"))]
+    QueriesBudget { spec: String, needed: usize, kept: usize },
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+pub type Result<T> = std::result::Result<T, EngineError>;

@@ -1,0 +1,32 @@
+//! One continuation of the prompt.
+
+use std::sync::Arc;
+
+use super::frame::Kept;
+use super::sampler::Sampler;
+use crate::backend::CacheId;
+use crate::policy::Policy;
+
+/// What a lane is asked to be.
+#[derive(Debug, Clone)]
+pub struct LaneSpec {
+    pub policy: Policy,
+    pub sampler: Sampler,
+}
+
+/// A running lane.
+pub struct Lane {
+    pub policy: Policy,
+    pub spec: Arc<str>,
+    pub sampler: Sampler,
+    pub cache: CacheId,
+    /// Tokens fed after the prompt, in order.
+    pub fed: Vec<u32>,
+    /// Fed in the next step.
+    pub next: u32,
+    pub kept: Arc<Kept>,
+    /// The step after which the lane came to be (0, or where it was forked).
+    pub born: u32,
+    /// Logits of the last pass [V].
+    pub logits: Vec<f32>,
+}

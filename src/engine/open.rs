@@ -1,0 +1,92 @@
+//! Putting a model on a backend.
+
+use super::core::Core;
+use super::error::Result;
+use super::lane::LaneSpec;
+use super::message::ModelInfo;
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Backend, Shape};
+use crate::cache::KvType;
+use crate::model::config::Rope;
+use crate::model::decoder::Decoder;
+use crate::model::source::Model;
+
+/// How weights are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Kept as stored, quantised weights against 8-bit activations.
+    Native,
+    /// Dequantised to f32: the reference.
+    F32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub precision: Precision,
+    pub threads: usize,
+    /// `None`: f32 for the reference, f16 otherwise.
+    pub kv: Option<KvType>,
+    /// Bytes for the kept queries.
+    pub queries_budget: u64,
+    /// Tokens of the prompt read in one pass.
+    pub chunk: usize,
+    /// `lanes[0]` keeps everything.
+    pub lanes: Vec<LaneSpec>,
+}
+
+impl Precision {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Native => "native",
+            Precision::F32 => "f32",
+        }
+    }
+}
+
+/// Positions that count as recent in attention statistics.
+const RECENT_WINDOW: usize = 32;
+
+/// Hands the model's weights to the CPU. `progress(done, total)` counts layers.
+pub fn open(model: &Model, options: &Options, progress: impl FnMut(u64, u64)) -> Result<(Core, ModelInfo)> {
+    let config = &model.config;
+    let exact = options.precision == Precision::F32;
+    let kv = options.kv.unwrap_or(if exact { KvType::F32 } else { KvType::F16 });
+    let max_rows = options.chunk.max(options.lanes.len()).max(config.layers.len() + 1).max(64);
+    let shape = Shape {
+        layers: config.layers.len(),
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        hidden: config.hidden,
+        vocab: config.vocab,
+        max_rows,
+        ropes: config.ropes.iter().map(|rope: &Rope| rope.frequencies(config.head_dim)).collect(),
+        kv,
+        queries_budget: options.queries_budget,
+        recent_window: RECENT_WINDOW,
+    };
+    let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(shape, exact, options.threads)?);
+    let decoder = Decoder::load(config, &model.weights, &mut *backend, progress)?;
+    let info = ModelInfo {
+        id: model.id.clone(),
+        family: config.family.name().into(),
+        sha256: None,
+        layers: config.layers.len(),
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        hidden: config.hidden,
+        ff: config.ff,
+        vocab: config.vocab,
+        context: config.context,
+        windows: config.layers.iter().map(|l| l.window).collect(),
+        weight_types: model.weight_types.clone(),
+        parameters: model.parameters,
+        device: backend.describe(),
+        precision: options.precision.name().into(),
+        kv_type: kv.to_string(),
+        threads: options.threads,
+        eos: config.eos.clone(),
+    };
+    Ok((Core::new(backend, decoder, options.lanes.clone(), options.chunk, options.queries_budget), info))
+}

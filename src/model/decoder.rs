@@ -1,0 +1,190 @@
+//! The decoder: straight-line model code over a backend. Shapes: R rows of the pass, d hidden, H query heads,
+//! G kv heads, D head size, V vocabulary.
+
+use crate::backend::{Attention, Backend, Buf, Matrix, Result, Vector};
+use crate::model::config::Config;
+use crate::model::tensor::Tensor;
+use crate::model::weights::{LayerWeights, Weights};
+
+struct Layer {
+    attention: Attention,
+    attn_norm: Vector,
+    qkv: Matrix,
+    qkv_bias: Option<Vector>,
+    o: Matrix,
+    o_bias: Option<Vector>,
+    post_attn_norm: Option<Vector>,
+    mlp_norm: Vector,
+    gate_up: Matrix,
+    gate_up_bias: Option<Vector>,
+    down: Matrix,
+    down_bias: Option<Vector>,
+    post_mlp_norm: Option<Vector>,
+}
+
+/// A loaded model. Holds names of backend memory only.
+pub struct Decoder {
+    config: Config,
+    layers: Vec<Layer>,
+    final_norm: Vector,
+    head: Matrix,
+    /// Residual stream and its normed copy [R, d].
+    h: Buf,
+    n: Buf,
+    /// [R, (H + 2G)·D]
+    qkv: Buf,
+    /// [R, H·D]
+    attn: Buf,
+    /// [R, ff]
+    ff: Buf,
+    /// A sublayer's output before its own norm [R, d] (Gemma).
+    y: Buf,
+}
+
+impl Decoder {
+    /// Hands all weights to the backend. `progress(done, total)` counts layers.
+    pub fn load(
+        config: &Config,
+        weights: &Weights,
+        backend: &mut dyn Backend,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let (h, g, d) = (config.heads, config.kv_heads, config.head_dim);
+        backend.table(&weights.embed)?;
+        let total = config.layers.len() as u64 + 1;
+        let mut layers = Vec::new();
+        for (i, w) in weights.layers.iter().enumerate() {
+            progress(i as u64, total);
+            layers.push(layer(config, i, w, backend)?);
+        }
+        progress(total - 1, total);
+        let head = backend.matrix(&[weights.head.as_ref().unwrap_or(&weights.embed)])?;
+        let final_norm = backend.vector(&[&weights.final_norm], config.norm_plus_one)?;
+        progress(total, total);
+        Ok(Self {
+            layers,
+            final_norm,
+            head,
+            h: backend.buffer(config.hidden),
+            n: backend.buffer(config.hidden),
+            qkv: backend.buffer((h + 2 * g) * d),
+            attn: backend.buffer(h * d),
+            ff: backend.buffer(config.ff),
+            y: backend.buffer(config.hidden),
+            config: config.clone(),
+        })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn sublayers(&self) -> usize {
+        2 * self.layers.len()
+    }
+
+    /// How layer `l` attends, for maps computed outside a pass.
+    pub fn attention(&self, layer: usize) -> &Attention {
+        &self.layers[layer].attention
+    }
+
+    /// h = embedding · scale
+    pub fn embed(&self, b: &mut dyn Backend) {
+        b.embed(self.config.embed_scale, self.h);
+        b.residual_point(self.h, 0);
+    }
+
+    /// Sublayer `2l` is the attention of layer l, `2l + 1` its MLP.
+    pub fn sublayer(&self, b: &mut dyn Backend, index: usize) {
+        let layer = &self.layers[index / 2];
+        if index % 2 == 0 { self.attend(b, layer) } else { self.mlp(b, layer) }
+        b.residual_point(self.h, index + 1);
+    }
+
+    fn attend(&self, b: &mut dyn Backend, w: &Layer) {
+        b.rms_norm(self.h, w.attn_norm, self.config.norm_eps, self.n);
+        b.matmul("q·k·v", w.qkv, self.n, w.qkv_bias, self.qkv);
+        b.attend(&w.attention, self.qkv, self.attn);
+        self.add(b, "attention out", w.o, self.attn, w.o_bias, w.post_attn_norm);
+    }
+
+    fn mlp(&self, b: &mut dyn Backend, w: &Layer) {
+        b.rms_norm(self.h, w.mlp_norm, self.config.norm_eps, self.n);
+        b.gated(w.gate_up, self.n, w.gate_up_bias, self.config.activation, self.ff);
+        self.add(b, "down", w.down, self.ff, w.down_bias, w.post_mlp_norm);
+    }
+
+    /// h += x · wᵀ, through the sublayer's own norm where it has one.
+    fn add(&self, b: &mut dyn Backend, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, norm: Option<Vector>) {
+        match norm {
+            None => b.matmul_add(name, w, x, bias, self.h),
+            Some(norm) => {
+                b.matmul(name, w, x, bias, self.y);
+                b.add_rms_norm(self.h, self.y, norm, self.config.norm_eps);
+            }
+        }
+    }
+
+    /// Final norm of all rows and logits [rows.len(), V] of the listed ones.
+    pub fn head(&self, b: &mut dyn Backend, rows: std::ops::Range<usize>) {
+        b.rms_norm(self.h, self.final_norm, self.config.norm_eps, self.n);
+        if !rows.is_empty() {
+            b.head(Some(self.head), self.n, rows, self.config.final_softcap);
+        }
+    }
+
+    /// The final norm's output of the last pass [R, d].
+    pub fn normed(&self, b: &dyn Backend) -> Vec<f32> {
+        b.read(self.n)
+    }
+
+    /// Logits [rows, V] of final-normed vectors [rows, d].
+    pub fn logits_of_normed(&self, b: &mut dyn Backend, normed: &[f32]) -> Result<()> {
+        b.load(self.n, normed)?;
+        b.head(Some(self.head), self.n, 0..normed.len() / self.config.hidden, self.config.final_softcap);
+        b.run()
+    }
+
+    /// Logit lens: logits [rows, V] of residual vectors [rows, d].
+    pub fn lens(&self, b: &mut dyn Backend, residual: &[f32]) -> Result<()> {
+        b.load(self.h, residual)?;
+        self.head(b, 0..residual.len() / self.config.hidden);
+        b.run()
+    }
+}
+
+fn layer(config: &Config, index: usize, w: &LayerWeights, b: &mut dyn Backend) -> Result<Layer> {
+    let plus = config.norm_plus_one;
+    let kind = config.layers[index];
+    let optional = |b: &mut dyn Backend, t: &Option<Tensor>| t.as_ref().map(|t| b.vector(&[t], plus)).transpose();
+    let qk_norm = match (&w.q_norm, &w.k_norm) {
+        (Some(q), Some(k)) => Some((b.vector(&[q], plus)?, b.vector(&[k], plus)?, config.norm_eps)),
+        _ => None,
+    };
+    let together = |b: &mut dyn Backend, parts: &[&Option<Tensor>]| -> Result<Option<Vector>> {
+        let parts: Vec<&Tensor> = parts.iter().filter_map(|p| p.as_ref()).collect();
+        if parts.is_empty() { Ok(None) } else { b.vector(&parts, false).map(Some) }
+    };
+    Ok(Layer {
+        attention: Attention {
+            layer: index,
+            rope: kind.rope,
+            scale: config.attn_scale,
+            softcap: config.attn_softcap,
+            window: kind.window,
+            qk_norm,
+        },
+        attn_norm: b.vector(&[&w.attn_norm], plus)?,
+        qkv: b.matrix(&[&w.q, &w.k, &w.v])?,
+        qkv_bias: together(b, &[&w.q_bias, &w.k_bias, &w.v_bias])?,
+        o: b.matrix(&[&w.o])?,
+        o_bias: together(b, &[&w.o_bias])?,
+        post_attn_norm: optional(b, &w.post_attn_norm)?,
+        mlp_norm: b.vector(&[&w.mlp_norm], plus)?,
+        gate_up: b.gate_up(&w.gate, &w.up)?,
+        gate_up_bias: together(b, &[&w.gate_bias, &w.up_bias])?,
+        down: b.matrix(&[&w.down])?,
+        down_bias: together(b, &[&w.down_bias])?,
+        post_mlp_norm: optional(b, &w.post_mlp_norm)?,
+    })
+}

@@ -1,0 +1,76 @@
+//! What a policy file tells about itself: feeds the parser, `attnscope policies`, the screen and the tests.
+
+use std::fmt;
+
+use super::amount::Amount;
+use super::key::AnyKey;
+use super::part::{Part, Schedule};
+use super::spec::PartSpec;
+
+/// One policy as the registry knows it.
+pub struct Descriptor {
+    /// Name in specs, lower case.
+    pub name: &'static str,
+    pub family: Family,
+    /// The idea in one line.
+    pub idea: &'static str,
+    pub paper: Option<Paper>,
+    /// Budget where the spec gives none; `None` if the policy takes no budget.
+    pub budget: Option<Amount>,
+    pub keys: &'static [&'static dyn AnyKey],
+    pub build: fn(&PartSpec) -> Part,
+}
+
+pub struct Paper {
+    pub title: &'static str,
+    /// arXiv identifier.
+    pub arxiv: &'static str,
+}
+
+/// What a policy changes about a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Nothing: the yardstick.
+    Reference,
+    /// Scores entries; the lowest leave.
+    Scorer,
+}
+
+impl Family {
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Reference => '-',
+            Self::Scorer => 'S',
+        }
+    }
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Scorer => "scorer",
+        }
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Descriptor({})", self.name)
+    }
+}
+
+impl Descriptor {
+    /// When the policy acts if no key says otherwise; "every step" begins after the prompt, too.
+    pub fn acts(&'static self) -> &'static str {
+        match (self.build)(&PartSpec::defaults(self)) {
+            Part::Full => "never",
+            Part::Scorer(scorer) => match scorer.schedule() {
+                Schedule::AfterPrefill => "after the prompt",
+                Schedule::EveryStep => "every step",
+            },
+        }
+    }
+
+    pub(super) fn key(&self, name: &str) -> Option<&'static dyn AnyKey> {
+        self.keys.iter().copied().find(|key| key.name() == name)
+    }
+}

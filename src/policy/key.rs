@@ -1,0 +1,193 @@
+//! Keys of a policy: name, meaning, what values are allowed, default. One declaration serves parsing, help and table.
+
+use super::amount::Amount;
+use super::part::Schedule;
+
+/// A set of allowed values and their spelling. `read(show(v)) == v` for every allowed v.
+pub trait Domain: Sync {
+    type Value: Copy + Sync;
+    fn read(&self, text: &str) -> Option<Self::Value>;
+    fn show(&self, value: Self::Value) -> String;
+    /// In words, to stand behind "allowed:".
+    fn allowed(&self) -> String;
+}
+
+/// A key with its typed default.
+pub struct Key<D: Domain> {
+    name: &'static str,
+    meaning: &'static str,
+    domain: D,
+    default: D::Value,
+    spelled_out: bool,
+}
+
+impl<D: Domain> Key<D> {
+    pub const fn new(name: &'static str, meaning: &'static str, domain: D, default: D::Value) -> Self {
+        Self { name, meaning, domain, default, spelled_out: false }
+    }
+
+    /// The normal form of a spec names this key even where the user left it out (seeds).
+    pub const fn spelled_out(mut self) -> Self {
+        self.spelled_out = true;
+        self
+    }
+
+    /// The value that `text` spells, or the default where there is none.
+    pub fn value(&self, text: Option<&str>) -> D::Value {
+        text.and_then(|text| self.domain.read(text)).unwrap_or(self.default)
+    }
+}
+
+/// A key without its type: what the parser, the help and the tables need.
+pub trait AnyKey: Sync {
+    fn name(&self) -> &'static str;
+    fn meaning(&self) -> &'static str;
+    fn default(&self) -> String;
+    fn allowed(&self) -> String;
+    fn is_spelled_out(&self) -> bool;
+    /// The normal spelling of a value; `None` if it is not allowed.
+    fn normal(&self, text: &str) -> Option<String>;
+}
+
+impl<D: Domain> AnyKey for Key<D> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn meaning(&self) -> &'static str {
+        self.meaning
+    }
+    fn default(&self) -> String {
+        self.domain.show(self.default)
+    }
+    fn allowed(&self) -> String {
+        self.domain.allowed()
+    }
+    fn is_spelled_out(&self) -> bool {
+        self.spelled_out
+    }
+    fn normal(&self, text: &str) -> Option<String> {
+        self.domain.read(text).map(|value| self.domain.show(value))
+    }
+}
+
+/// Whole numbers from `.0` to `.1`.
+pub struct Count(pub u64, pub u64);
+
+impl Domain for Count {
+    type Value = u64;
+    fn read(&self, text: &str) -> Option<u64> {
+        text.parse().ok().filter(|n| (self.0..=self.1).contains(n))
+    }
+    fn show(&self, value: u64) -> String {
+        value.to_string()
+    }
+    fn allowed(&self) -> String {
+        match self.1 {
+            u64::MAX => format!("whole number from {}", self.0),
+            max => format!("{} to {max}", self.0),
+        }
+    }
+}
+
+/// Odd numbers from `.0` to `.1`: kernels with a centre.
+pub struct Odd(pub u64, pub u64);
+
+impl Domain for Odd {
+    type Value = u64;
+    fn read(&self, text: &str) -> Option<u64> {
+        Count(self.0, self.1).read(text).filter(|n| n % 2 == 1)
+    }
+    fn show(&self, value: u64) -> String {
+        value.to_string()
+    }
+    fn allowed(&self) -> String {
+        format!("odd, {} to {}", self.0, self.1)
+    }
+}
+
+/// `auto` (chosen from the prompt, as `.1` says) or a value of the inner domain.
+pub struct Auto<D: Domain>(pub D, pub &'static str);
+
+impl<D: Domain> Domain for Auto<D> {
+    type Value = Option<D::Value>;
+    fn read(&self, text: &str) -> Option<Self::Value> {
+        match text {
+            "auto" => Some(None),
+            text => self.0.read(text).map(Some),
+        }
+    }
+    fn show(&self, value: Self::Value) -> String {
+        value.map_or_else(|| "auto".into(), |value| self.0.show(value))
+    }
+    fn allowed(&self) -> String {
+        format!("{}, or auto ({})", self.0.allowed(), self.1)
+    }
+}
+
+/// `N%` of the budget or `N` tokens, none included.
+pub struct OfBudget;
+
+impl Domain for OfBudget {
+    type Value = Amount;
+    fn read(&self, text: &str) -> Option<Amount> {
+        text.parse().ok()
+    }
+    fn show(&self, value: Amount) -> String {
+        value.to_string()
+    }
+    fn allowed(&self) -> String {
+        "0% to 100% of the budget, or a number of tokens".into()
+    }
+}
+
+/// One of a few words.
+pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq + Sync> Domain for Choice<T> {
+    type Value = T;
+    fn read(&self, text: &str) -> Option<T> {
+        self.0.iter().find(|(word, _)| *word == text).map(|&(_, value)| value)
+    }
+    fn show(&self, value: T) -> String {
+        self.0.iter().find(|&&(_, v)| v == value).map_or_else(String::new, |(word, _)| (*word).into())
+    }
+    fn allowed(&self) -> String {
+        self.0.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+/// `every=prefill|step`: when the policy acts.
+pub const fn every(default: Schedule) -> Key<Choice<Schedule>> {
+    const WORDS: &[(&str, Schedule)] = &[("prefill", Schedule::AfterPrefill), ("step", Schedule::EveryStep)];
+    Key::new("every", "when entries leave: once, after the prompt, or after every step too", Choice(WORDS), default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_outside_their_domain_are_refused() {
+        assert_eq!(Count(1, 9).read("0"), None);
+        assert_eq!(Count(1, 9).read("10"), None);
+        assert_eq!(Count(0, u64::MAX).read("18446744073709551616"), None);
+        assert_eq!(Odd(1, 9).read("4"), None);
+        assert_eq!(Auto(Count(1, 9), "").read("Auto"), None);
+        assert_eq!(every(Schedule::EveryStep).normal("steps"), None);
+    }
+
+    #[test]
+    fn values_are_normalised() {
+        assert_eq!(Key::new("a", "", Count(0, 9), 1).normal("007").as_deref(), Some("7"));
+        assert_eq!(Key::new("a", "", OfBudget, Amount::percent(50)).normal("12.50%").as_deref(), Some("12.5%"));
+        assert_eq!(Key::new("a", "", Auto(Count(1, 9), ""), None).normal("auto").as_deref(), Some("auto"));
+        assert_eq!(every(Schedule::AfterPrefill).default(), "prefill");
+    }
+
+    #[test]
+    fn a_missing_value_is_the_default() {
+        let key = Key::new("a", "", Count(0, 9), 4);
+        assert_eq!(key.value(None), 4);
+        assert_eq!(key.value(Some("8")), 8);
+    }
+}

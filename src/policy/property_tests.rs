@@ -1,0 +1,146 @@
+//! What must hold for every policy in the registry, on layers of any shape.
+
+use proptest::prelude::*;
+
+use super::Policy;
+use super::part::{Moment, Schedule};
+use super::registry::POLICIES;
+use super::testing::{Layer, moment};
+
+const STEPS: usize = 5;
+
+/// A layer after a prompt of random length, with room for `STEPS` more positions.
+fn layers() -> impl Strategy<Value = Layer> {
+    (1usize..=3, 1usize..=3, 1usize..=5, 1usize..=40).prop_flat_map(|(kv_heads, group, dim, prompt)| {
+        let positions = prompt + STEPS;
+        let numbers = move |heads| {
+            // halves make ties likely
+            let x = prop_oneof![(-3i8..=3).prop_map(|x| x as f32 / 2.0), -2.0f32..2.0];
+            prop::collection::vec(prop::collection::vec(x, positions * dim), heads)
+        };
+        (numbers(kv_heads * group), numbers(kv_heads), numbers(kv_heads))
+            .prop_map(move |(q, k, v)| Layer::from_queries(&q, k, v, dim, prompt))
+    })
+}
+
+fn budgets() -> impl Strategy<Value = String> {
+    prop_oneof![(1u32..=100).prop_map(|n| format!("{n}%")), (1u32..=50).prop_map(|n| n.to_string())]
+}
+
+fn evictors() -> impl Iterator<Item = &'static str> {
+    POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name)
+}
+
+fn check(policy: &Policy, at: Moment, layer: &Layer) -> Result<(), TestCaseError> {
+    let held = layer.held.iter().map(Vec::len);
+    let budget = policy.budget(at.prompt);
+    let acts = at.step == 0 || policy.schedule() == Some(Schedule::EveryStep);
+    let Some(decision) = policy.decide(at, layer) else {
+        prop_assert!(!acts || held.max() <= budget.or(Some(usize::MAX)), "{policy:?} lets the cache grow");
+        return Ok(());
+    };
+    prop_assert!(acts);
+    prop_assert_eq!(decision.kept.len(), layer.held.len());
+    for ((kept, held), (values, forced)) in
+        decision.kept.iter().zip(held).zip(decision.scores.values.iter().zip(&decision.scores.forced))
+    {
+        prop_assert_eq!((values.len(), forced.len()), (held, held));
+        prop_assert_eq!(Some(kept.len()), budget.map(|budget| budget.min(held)), "{:?}", policy);
+        prop_assert!(kept.is_sorted_by(|a, b| a < b) && kept.iter().all(|&slot| (slot as usize) < held));
+        let free = |slot: &usize| !kept.contains(&(*slot as u32));
+        prop_assert!(
+            kept.iter().all(|&slot| forced[slot as usize]) || (0..held).filter(free).all(|slot| !forced[slot]),
+            "{policy:?} drops a protected entry before a free one"
+        );
+        let lowest = kept.iter().filter(|&&s| !forced[s as usize]).map(|&s| values[s as usize]);
+        let lowest = lowest.fold(f32::INFINITY, f32::min);
+        prop_assert!((0..held).filter(free).filter(|&slot| !forced[slot]).all(|slot| values[slot] <= lowest));
+    }
+    prop_assert_eq!(Some(decision), policy.decide(at, layer), "{:?} is not deterministic", policy);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn budget_respected_sorted_unique_protected_kept(mut layer in layers(), budget in budgets()) {
+        let prompt = layer.newest as usize + 1;
+        let policies: Vec<Policy> = evictors().map(|name| Policy::parse(&format!("{name}@{budget}")).unwrap()).collect();
+        for policy in &policies {
+            check(policy, moment(prompt, 0), &layer)?;
+        }
+        // decoding with one of them thins the cache for the others to look at
+        let driver = &policies[prompt % policies.len()];
+        for step in 0..=STEPS {
+            if step > 0 {
+                layer.step();
+            }
+            let at = moment(prompt, step as u32);
+            if let Some(decision) = driver.decide(at, &layer) {
+                layer.keep(&decision);
+            }
+            if driver.schedule() == Some(Schedule::EveryStep) {
+                let limit = driver.budget(prompt).unwrap_or(usize::MAX);
+                prop_assert!(layer.held.iter().all(|held| held.len() <= limit));
+            }
+            for policy in policies.iter().filter(|policy| policy.schedule() == Some(Schedule::EveryStep)) {
+                check(policy, at, &layer)?;
+            }
+        }
+    }
+
+    #[test]
+    fn full_budget_keeps_everything(mut layer in layers()) {
+        let prompt = layer.newest as usize + 1;
+        for step in 0..=STEPS {
+            if step > 0 {
+                layer.step();
+            }
+            for budget in ["100%", "1000"] {
+                for name in evictors() {
+                    let policy = Policy::parse(&format!("{name}@{budget}")).unwrap();
+                    prop_assert!(policy.decide(moment(prompt, step as u32), &layer).is_none(), "{:?}", policy);
+                }
+            }
+            prop_assert!(Policy::parse("full").unwrap().decide(moment(prompt, step as u32), &layer).is_none());
+        }
+    }
+
+    #[test]
+    fn scorers_read_only_what_they_announce(mut layer in layers(), budget in budgets()) {
+        let prompt = layer.newest as usize + 1;
+        for step in [0, 1] {
+            for name in evictors() {
+                let policy = Policy::parse(&format!("{name}@{budget}")).unwrap();
+                layer.asked_rows.set(0);
+                layer.asked_received.set(false);
+                policy.decide(moment(prompt, step), &layer);
+                let announced = if step == 0 { policy.window(prompt) } else { 1 };
+                prop_assert!(layer.asked_rows.get() <= announced, "{policy:?} reads more rows than it announces");
+                prop_assert!(policy.needs_received() || !layer.asked_received.get(), "{policy:?} reads column sums");
+            }
+            layer.step();
+        }
+    }
+}
+
+#[test]
+fn policies_that_act_once_keep_what_is_generated() {
+    let numbers = |seed: usize| (0..12 * 2).map(|i| ((i * 7 + seed) % 11) as f32 / 4.0).collect::<Vec<f32>>();
+    for policy in POLICIES.iter().filter(|policy| policy.budget.is_some()) {
+        let name = policy.name;
+        let spec = match policy.keys.iter().any(|key| key.name() == "every") {
+            true => format!("{name}@3:every=prefill"),
+            false => format!("{name}@3"),
+        };
+        let once = Policy::parse(&spec).unwrap();
+        let mut layer = Layer::from_queries(&[numbers(1), numbers(2)], vec![numbers(3)], vec![numbers(4)], 2, 8);
+        layer.keep(&once.decide(moment(8, 0), &layer).unwrap());
+        for step in 1..=4 {
+            layer.step();
+            assert!(once.decide(moment(8, step), &layer).is_none(), "{spec}");
+        }
+        assert_eq!(layer.held[0][3..], [8, 9, 10, 11], "{spec}");
+    }
+}

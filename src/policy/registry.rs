@@ -1,0 +1,53 @@
+//! All policies, one line each.
+
+use super::descriptor::Descriptor;
+use super::{full, h2o, knorm, random, snapkv, streaming, tova, window};
+
+/// In the order in which tables show them: the yardstick, recency, attention, keys, control.
+pub static POLICIES: &[&Descriptor] = &[
+    &full::POLICY,
+    &window::POLICY,
+    &streaming::POLICY,
+    &h2o::POLICY,
+    &tova::POLICY,
+    &snapkv::POLICY,
+    &knorm::POLICY,
+    &random::POLICY,
+];
+
+pub fn find(name: &str) -> Option<&'static Descriptor> {
+    POLICIES.iter().copied().find(|policy| policy.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Policy, Spec};
+
+    #[test]
+    fn names_and_keys_are_unique_and_can_be_written_in_a_spec() {
+        let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        for (i, policy) in POLICIES.iter().enumerate() {
+            assert!(word(policy.name), "{}", policy.name);
+            assert!(POLICIES[..i].iter().all(|other| other.name != policy.name), "{} twice", policy.name);
+            for (j, key) in policy.keys.iter().enumerate() {
+                assert!(word(key.name()), "{}", key.name());
+                assert!(policy.keys[..j].iter().all(|other| other.name() != key.name()), "{} twice", key.name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
+        for policy in POLICIES {
+            let built = Policy::parse(policy.name).unwrap();
+            assert_eq!(built.evicts(), built.schedule().is_some());
+            for key in policy.keys {
+                let default = key.default();
+                assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());
+                assert!(Spec::parse(&format!("{}:{}={default}", policy.name, key.name())).is_ok());
+                assert!(!key.allowed().is_empty() && !key.meaning().is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One layer's cache in plain memory, slow and obvious: what every policy test looks at.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::chain::{Decision, Policy};
+use super::part::{LayerView, Moment, Part, Scores};
+use super::spec::Spec;
+
+/// Attention over all P positions is known from the start; the cache walks along it.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    pub group: usize,
+    pub dim: usize,
+    pub scale: f32,
+    /// [kv heads][P · D]
+    pub keys: Vec<Vec<f32>>,
+    pub values: Vec<Vec<f32>>,
+    /// Nothing evicted [H][P · P].
+    pub attention: Vec<Vec<f32>>,
+    pub newest: u32,
+    /// [kv heads][n]
+    pub held: Vec<Vec<u32>>,
+    /// [H][n]
+    pub received: Vec<Vec<f32>>,
+    /// What has been looked at: rows back from the newest query, and column sums.
+    pub asked_rows: Cell<usize>,
+    pub asked_received: Cell<bool>,
+}
+
+impl Layer {
+    /// After a prompt of `prompt` tokens, from whole attention maps.
+    pub fn new(
+        attention: Vec<Vec<f32>>,
+        keys: Vec<Vec<f32>>,
+        values: Vec<Vec<f32>>,
+        dim: usize,
+        prompt: usize,
+    ) -> Self {
+        let held = vec![(0..prompt as u32).collect(); keys.len()];
+        let group = attention.len() / keys.len();
+        let received = vec![vec![0.0; prompt]; attention.len()];
+        let scale = (dim as f32).powf(-0.5);
+        let mut layer = Self {
+            group,
+            dim,
+            scale,
+            keys,
+            values,
+            attention,
+            newest: prompt as u32 - 1,
+            held,
+            received,
+            asked_rows: Cell::new(0),
+            asked_received: Cell::new(false),
+        };
+        for head in 0..layer.attention.len() {
+            for row in layer.rows(head, 0..prompt as u32).chunks(prompt) {
+                layer.received[head].iter_mut().zip(row).for_each(|(sum, a)| *sum += a);
+            }
+        }
+        layer
+    }
+
+    /// Causal softmax(q·k·scale) of every query [H][P · D] over keys [kv heads][P · D].
+    pub fn from_queries(
+        queries: &[Vec<f32>],
+        keys: Vec<Vec<f32>>,
+        values: Vec<Vec<f32>>,
+        dim: usize,
+        prompt: usize,
+    ) -> Self {
+        let scale = (dim as f32).powf(-0.5);
+        let group = queries.len() / keys.len();
+        let attention = queries.iter().enumerate().map(|(head, q)| {
+            let k = &keys[head / group];
+            let positions = q.len() / dim;
+            let mut map = vec![0.0; positions * positions];
+            for (i, (q, row)) in q.chunks(dim).zip(map.chunks_mut(positions)).enumerate() {
+                for (k, a) in k.chunks(dim).zip(&mut row[..=i]) {
+                    *a = (q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>() * scale).exp();
+                }
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|a| *a /= sum);
+            }
+            map
+        });
+        Self::new(attention.collect(), keys, values, dim, prompt)
+    }
+
+    /// Feeds the next position.
+    pub fn step(&mut self) {
+        self.newest += 1;
+        self.held.iter_mut().for_each(|held| held.push(self.newest));
+        for head in 0..self.attention.len() {
+            let row = self.rows(head, self.newest..self.newest + 1);
+            self.received[head].push(0.0);
+            self.received[head].iter_mut().zip(row).for_each(|(sum, a)| *sum += a);
+        }
+    }
+
+    pub fn keep(&mut self, decision: &Decision) {
+        for (kv_head, kept) in decision.kept.iter().enumerate() {
+            let held = &self.held[kv_head];
+            self.held[kv_head] = kept.iter().map(|&slot| held[slot as usize]).collect();
+            for received in &mut self.received[kv_head * self.group..(kv_head + 1) * self.group] {
+                *received = kept.iter().map(|&slot| received[slot as usize]).collect();
+            }
+        }
+    }
+
+    fn gather<'a>(&self, from: &'a [f32], kv_head: usize) -> Cow<'a, [f32]> {
+        let rows = self.held[kv_head].iter().map(|&p| p as usize * self.dim);
+        rows.flat_map(|at| &from[at..at + self.dim]).copied().collect()
+    }
+}
+
+impl LayerView for Layer {
+    fn kv_heads(&self) -> usize {
+        self.keys.len()
+    }
+    fn group(&self) -> usize {
+        self.group
+    }
+    fn head_dim(&self) -> usize {
+        self.dim
+    }
+    fn scale(&self) -> f32 {
+        self.scale
+    }
+    fn positions(&self, kv_head: usize) -> &[u32] {
+        &self.held[kv_head]
+    }
+    fn keys(&self, kv_head: usize) -> Cow<'_, [f32]> {
+        self.gather(&self.keys[kv_head], kv_head)
+    }
+    fn values(&self, kv_head: usize) -> Cow<'_, [f32]> {
+        self.gather(&self.values[kv_head], kv_head)
+    }
+    fn key_norms(&self, kv_head: usize) -> Vec<f32> {
+        self.keys(kv_head).chunks(self.dim).map(|k| k.iter().map(|x| x * x).sum::<f32>().sqrt()).collect()
+    }
+    /// A softmax over fewer slots is the whole row, divided by what the held slots have of it.
+    fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
+        self.asked_rows.set(self.asked_rows.get().max((self.newest + 1 - rows.start) as usize));
+        let map = &self.attention[head];
+        let positions = map.len().isqrt();
+        let row = |i: u32| {
+            let whole = &map[i as usize * positions..(i as usize + 1) * positions];
+            let held: Vec<f32> = self.held[head / self.group].iter().map(|&p| whole[p as usize]).collect();
+            let mass: f32 = held.iter().sum();
+            let everything = held.len() == self.newest as usize + 1;
+            held.into_iter().map(move |a| if everything { a } else { a / mass })
+        };
+        rows.flat_map(row).collect()
+    }
+    fn newest(&self) -> u32 {
+        self.newest
+    }
+    fn received(&self, head: usize) -> &[f32] {
+        self.asked_received.set(true);
+        &self.received[head]
+    }
+}
+
+/// The toy of the policy notes: one kv head, two query heads, T = 6, D = 4, scale ½.
+pub fn toy() -> Layer {
+    let keys = "1 0 0 0  .5 .5 0 0  0 1 0 0  0 0 2 0  0 0 0 1  .3 .1 .2 .4";
+    let values = "1 2 0 0  0 1 0 0  0 0 3 0  1 1 1 1  0 0 0 -2  .5 0 0 0";
+    let queries = "1 0 0 0  1 1 0 0  0 2 0 0  0 0 1 1  1 0 1 0  0 1 0 2";
+    let numbers = |text: &str| text.split_whitespace().map(|x| x.parse().unwrap()).collect::<Vec<f32>>();
+    let q = numbers(queries);
+    let reversed = q.chunks(4).flat_map(|q| q.iter().rev()).copied().collect();
+    Layer::from_queries(&[q, reversed], vec![numbers(keys)], vec![numbers(values)], 4, 6)
+}
+
+pub fn moment(prompt: usize, step: u32) -> Moment {
+    Moment { step, prompt, layers: 1, layer: 0 }
+}
+
+/// What the spec's scorer says about `layer` right after the prompt.
+pub fn score(spec: &str, layer: &Layer) -> Scores {
+    let spec = Spec::parse(spec).unwrap();
+    let part = &spec.parts()[0];
+    let Part::Scorer(scorer) = (part.policy().build)(part) else { panic!("{spec} has no scorer") };
+    let prompt = layer.newest as usize + 1;
+    scorer.score(moment(prompt, 0), part.budget().unwrap().of(prompt), layer).unwrap()
+}
+
+/// Positions that stay after the prompt, by kv head.
+pub fn after_prompt(spec: &str, layer: &Layer) -> Vec<Vec<u32>> {
+    let prompt = layer.newest as usize + 1;
+    Policy::parse(spec).unwrap().decide(moment(prompt, 0), layer).unwrap().kept
+}
+
+pub fn mean<const N: usize>(rows: &[[f32; N]]) -> Vec<f32> {
+    (0..N).map(|i| rows.iter().map(|row| row[i]).sum::<f32>() / rows.len() as f32).collect()
+}
+
+/// Equal to the six decimals that golden numbers are written with.
+pub fn close(actual: &[f32], expected: &[f32]) {
+    let near = |(a, e): (&f32, &f32)| (a - e).abs() < 2e-6;
+    assert!(actual.len() == expected.len() && actual.iter().zip(expected).all(near), "{actual:?}\nis not {expected:?}");
+}
+
+#[test]
+fn the_toy_attends_as_written() {
+    close(&toy().rows(0, 5..6), &[0.108468, 0.139275, 0.178833, 0.108468, 0.294846, 0.170111]);
+    close(&toy().rows(1, 5..6), &[0.256997, 0.155876, 0.094544, 0.256997, 0.094544, 0.141043]);
+}
