@@ -1,7 +1,6 @@
 //! The forward pass of both real models: f32 within five times the distance that Hugging Face's own float32 has from
 //! float64, native within the stated drift.
 
-use attnscope::backend::Inspect;
 use attnscope::engine::frame::Frame;
 use attnscope::engine::{Core, Pause, Precision};
 

@@ -30,10 +30,6 @@ impl Tensors {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
-    pub fn shape(&self, name: &str) -> Vec<usize> {
-        self.all().tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).shape().to_vec()
-    }
-
     pub fn f32(&self, name: &str) -> Vec<f32> {
         let all = self.all();
         let t = all.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -6,8 +6,8 @@ use crate::backend::{Buf, Matrix, Vector};
 use crate::model::config::Activation;
 
 use super::elementwise::act;
-use super::linear::{Linear, with_f32};
-use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul};
+use super::linear::{Linear, Part, with_f32};
+use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul, matmul_float};
 use super::program::{Exec, Items};
 use super::shared::Grid;
 use super::simd::{dot, vectorized};
@@ -60,8 +60,7 @@ fn product(
     put: impl Fn(usize, usize, &[f32]),
 ) {
     match w {
-        Linear::Packed(parts) => {
-            let Some(q) = &exec.quantized[x.0] else { return };
+        Linear::Stored(parts) => {
             let tiles: usize = parts.iter().map(|(_, p)| p.tiles()).sum();
             items.spans(tiles, GRAIN, |span| {
                 let mut before = 0;
@@ -69,7 +68,7 @@ fn product(
                     let own = span.start.max(before)..span.end.min(before + part.tiles());
                     if own.start < own.end {
                         let local = own.start - before..own.end - before;
-                        packed_matmul(part, q, rows.clone(), local, exec.isa, &mut |tile, r, values| {
+                        stored(exec, part, x, rows.clone(), local, |tile, r, values| {
                             let n = TILE.min(part.rows() - tile * TILE);
                             for (m, v) in values.iter().enumerate() {
                                 put(r + m, first + tile * TILE, &v[..n]);
@@ -103,6 +102,26 @@ fn product(
         }
         // Only `gated` reads these.
         Linear::PackedGated(..) => {}
+    }
+}
+
+/// Tiles of one stored part.
+fn stored(
+    exec: &Exec<'_>,
+    part: &Part,
+    x: Buf,
+    rows: Range<usize>,
+    tiles: Range<usize>,
+    mut put: impl FnMut(usize, usize, &[[f32; TILE]]),
+) {
+    match part {
+        Part::Packed(packed) => {
+            if let Some(q) = &exec.quantized[x.0] {
+                packed_matmul(packed, q, rows, tiles, exec.isa, &mut put);
+            }
+        }
+        // SAFETY: nobody writes x in this operation.
+        Part::Float(float) => matmul_float(float, unsafe { exec.buffers[x.0].all() }, rows, tiles, exec.isa, &mut put),
     }
 }
 
