@@ -184,7 +184,7 @@ fn tokenizer_json() -> Value {
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": {"h": 0, "i": 1, "Ġ": 2, "hi": 3, "<": 4, "s": 6, ">": 7, "é": 8, "~": 11}, "merges": [["h", "i"]]},
+            "vocab": {"h": 0, "i": 1, "Ġ": 2, "hi": 3, "<": 4, "<s>": 5, "s": 6, ">": 7, "é": 8, "~": 11}, "merges": [["h", "i"]]},
     })
 }
 
