@@ -68,7 +68,9 @@ fn the_bench_reports_and_serves() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    for args in [&["policies"][..], &["policies", "--json"], &["models"], &["man"], &["completions", "zsh"], &["--help"]] {
+    for args in
+        [&["policies"][..], &["policies", "--json"], &["models"], &["man"], &["completions", "zsh"], &["--help"]]
+    {
         let mut child =
             attnscope(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         drop(child.stdout.take());

@@ -28,15 +28,7 @@ pub fn quantize(exec: &Exec<'_>, items: Items<'_>, x: Buf) {
 
 /// out (+)= x · wᵀ + bias
 #[allow(clippy::too_many_arguments)]
-pub fn matmul(
-    exec: &Exec<'_>,
-    items: Items<'_>,
-    w: Matrix,
-    x: Buf,
-    bias: Option<Vector>,
-    out: Buf,
-    add: bool,
-) {
+pub fn matmul(exec: &Exec<'_>, items: Items<'_>, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf, add: bool) {
     let bias = bias.map(|b| exec.vectors[b.0].as_slice());
     let target = &exec.buffers[out.0];
     let put = |r: usize, first: usize, values: &[f32]| {
@@ -90,11 +82,14 @@ fn product(
                         // SAFETY: nobody writes x in this operation.
                         let from = unsafe { exec.buffers[x.0].row(r) };
                         let mut values = [0.0; 16];
-                        vectorized(#[inline(always)] || {
-                            for (v, o) in values.iter_mut().zip(span.clone()) {
-                                *v = dot(from, &data[o * cols..(o + 1) * cols]);
-                            }
-                        });
+                        vectorized(
+                            #[inline(always)]
+                            || {
+                                for (v, o) in values.iter_mut().zip(span.clone()) {
+                                    *v = dot(from, &data[o * cols..(o + 1) * cols]);
+                                }
+                            },
+                        );
                         put(r, span.start, &values[..span.len()]);
                     }
                 });
@@ -158,15 +153,7 @@ fn many_rows(
 }
 
 /// out = act(x · gateᵀ) ⊙ (x · upᵀ)
-pub fn gated(
-    exec: &Exec<'_>,
-    items: Items<'_>,
-    w: Matrix,
-    x: Buf,
-    bias: Option<Vector>,
-    kind: Activation,
-    out: Buf,
-) {
+pub fn gated(exec: &Exec<'_>, items: Items<'_>, w: Matrix, x: Buf, bias: Option<Vector>, kind: Activation, out: Buf) {
     let (Linear::PackedGated(packed, width), Some(q)) = (&exec.matrices[w.0], &exec.quantized[x.0]) else { return };
     let bias = bias.map(|b| exec.vectors[b.0].as_slice());
     let target = &exec.buffers[out.0];
@@ -190,7 +177,10 @@ pub fn gated(
                             up[i] += b[width + first + i];
                         }
                     }
-                    let values = vectorized(#[inline(always)] || gate_times_up(kind, &gate, &up));
+                    let values = vectorized(
+                        #[inline(always)]
+                        || gate_times_up(kind, &gate, &up),
+                    );
                     // SAFETY: one thread per (row, tile).
                     unsafe { target.part_mut(r + m, first, first + n) }.copy_from_slice(&values[..n]);
                 }
@@ -211,14 +201,7 @@ fn gate_times_up(kind: Activation, gate: &[f32; TILE], up: &[f32; TILE]) -> [f32
 }
 
 /// logits[i] = x[first + i] · headᵀ for `rows` rows.
-pub fn head(
-    exec: &Exec<'_>,
-    items: Items<'_>,
-    w: Option<Matrix>,
-    x: Buf,
-    first: usize,
-    rows: usize,
-) {
+pub fn head(exec: &Exec<'_>, items: Items<'_>, w: Option<Matrix>, x: Buf, first: usize, rows: usize) {
     let Some(w) = w else { return };
     let target: &Grid = exec.logits;
     let put = |r: usize, o: usize, values: &[f32]| {

@@ -142,7 +142,13 @@ fn memory(session: &mut Session, ids: &[u32], interrupt: &Interrupt) -> Result<M
 }
 
 /// One lane and several take turns.
-fn compare_lanes(one: &mut Session, all: &mut Session, ids: &[u32], args: &Args, interrupt: &Interrupt) -> Result<Lanes> {
+fn compare_lanes(
+    one: &mut Session,
+    all: &mut Session,
+    ids: &[u32],
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<Lanes> {
     let steps = args.steps.min(LANE_STEPS);
     let (mut one_s, mut all_s) = (Vec::new(), Vec::new());
     for repeat in 0..args.repeats {

@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> Result<()> {
         if interrupt.check().is_err() { Pause::Stop } else { Pause::Continue }
     })?;
     let mut frame = frame.ok_or(Interrupted)?;
-    let mut lanes: Vec<Lane> = frame.lanes.iter().map(|lane| Lane { spec: lane.spec.to_string(), ..Lane::default() }).collect();
+    let mut lanes: Vec<Lane> =
+        frame.lanes.iter().map(|lane| Lane { spec: lane.spec.to_string(), ..Lane::default() }).collect();
     for (lane, of) in lanes.iter_mut().zip(&frame.lanes) {
         (lane.held, lane.full) = (of.kv.held, of.kv.full);
     }
