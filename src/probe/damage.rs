@@ -51,7 +51,7 @@ mod tests {
         let (row, values) = ([0.5, 0.3, 0.2], [1.0, 0.0, 0.0, 2.0, -1.0, 1.0]);
         let held = [true, false, true];
         let o = [0.5 - 0.2, 0.6 + 0.2];
-        let expected: f64 = [(o[0], 0.0), (o[1], 2.0)].iter().map(|(o, v)| (0.3 / 0.7 * (o - v)).powi(2)).sum();
+        let expected: f64 = [(o[0], 0.0f64), (o[1], 2.0)].iter().map(|(o, v)| (0.3 / 0.7 * (o - v)).powi(2)).sum();
         let (error, length) = output_error(&row, &values, &held);
         assert!((error - expected).abs() < 1e-6, "{error} {expected}");
         assert!((length - (o[0] * o[0] + o[1] * o[1])).abs() < 1e-6);

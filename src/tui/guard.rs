@@ -9,15 +9,18 @@ use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracket
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use crossterm::{cursor, execute};
 
-/// Set by a signal that asks us to end.
-#[derive(Debug, Clone, Default)]
+/// Set by a signal that asks us to end. A second signal, or one after the screen was left, ends the process at
+/// once as it would have without us.
+#[derive(Debug)]
 pub struct Signals(Arc<AtomicBool>);
 
 impl Signals {
-    /// From now on SIGINT, SIGTERM and SIGHUP only set the flag.
+    /// From now on the first SIGINT, SIGTERM or SIGHUP only sets the flag.
     pub fn watch() -> io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            // In this order: the first signal finds the flag down.
+            signal_hook::flag::register_conditional_default(signal, flag.clone())?;
             signal_hook::flag::register(signal, flag.clone())?;
         }
         Ok(Self(flag))
@@ -25,6 +28,12 @@ impl Signals {
 
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -72,5 +81,18 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         restore(&self.active);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_only_raises_the_flag() {
+        let signals = Signals::watch().unwrap();
+        assert!(!signals.raised());
+        signal_hook::low_level::raise(signal_hook::consts::SIGHUP).unwrap();
+        assert!(signals.raised());
     }
 }

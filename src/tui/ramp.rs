@@ -100,6 +100,16 @@ impl Rgb {
         Rgb::from_oklab(std::array::from_fn(|k| a[k] + (b[k] - a[k]) * share))
     }
 
+    /// Contrast of two colours, 1..=21 (WCAG 2).
+    pub fn contrast(self, other: Rgb) -> f32 {
+        let luminance = |c: Rgb| {
+            let [r, g, b] = c.linear();
+            0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05
+        };
+        let (a, b) = (luminance(self), luminance(other));
+        a.max(b) / a.min(b)
+    }
+
     /// Nearest of the 240 fixed colours of a 256-colour terminal (6×6×6 cube and 24 greys).
     pub fn xterm(self) -> u8 {
         let level = |c: u8| match c {

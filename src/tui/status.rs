@@ -37,23 +37,23 @@ fn facts(model: &ModelInfo) -> String {
 pub fn top(app: &App, area: Rect, buf: &mut Buffer) -> Vec<(usize, Rect)> {
     let theme = &app.theme;
     buf.set_style(area, Style::new().bg(theme.raised));
-    let mut x = put::at(buf, area, 0, 0, " attnscope ", theme.accent().add_modifier(Modifier::BOLD));
-    let tabs_width: usize = app.views.iter().enumerate().map(|(i, v)| tab(i, &v.name).chars().count()).sum();
-    let short = area.width as usize > tabs_width + 12;
+    let x = put::at(buf, area, 0, 0, " attnscope ", theme.accent().add_modifier(Modifier::BOLD));
+    let tabs_width: usize = app.views.iter().enumerate().map(|(i, v)| text::width(&tab(i, &v.name))).sum();
+    // Room for all names and some facts about the model.
+    let whole = area.width as usize > tabs_width + 40;
     let mut places = Vec::new();
-    let mut at = if short { area.width - tabs_width as u16 } else { x };
-    if let Some(model) = app.session.model.as_deref().filter(|_| short) {
-        let room = Rect { width: at.saturating_sub(2), ..area };
-        x = put::at(buf, room, x + 1, 0, &facts(model), theme.soft());
-    }
-    let _ = x;
+    let mut at = if whole { area.width - tabs_width as u16 } else { x };
+    let room = if whole { Rect { width: at - 2, ..area } } else { area };
     for (i, view) in app.views.iter().enumerate() {
-        let shown = if short { tab(i, &view.name) } else { format!(" {} ", i + 1) };
         let here = i == app.view;
+        let shown = if whole || here { tab(i, &view.name) } else { format!(" {} ", i + 1) };
         let style = if here { theme.chosen() } else { theme.soft() };
         let end = put::at(buf, area, at, 0, &shown, style);
         places.push((i, Rect { x: area.x + at, width: end.saturating_sub(at), ..area }));
         at = end;
+    }
+    if let Some(model) = &app.session.model {
+        put::at(buf, room, if whole { x + 1 } else { at + 2 }, 0, &facts(model), theme.soft());
     }
     places
 }

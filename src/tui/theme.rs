@@ -75,15 +75,11 @@ impl Ramp {
                 .iter()
                 .enumerate()
                 .map(|(i, &c)| {
-                    let light = match depth {
+                    let dark = match depth {
                         Depth::Ansi16 => !matches!(plain(i), Color::Black | Color::Blue | Color::Red),
-                        _ => c.oklab()[0] > 0.6,
+                        _ => c.contrast(DARK_INK) > c.contrast(LIGHT_INK),
                     };
-                    if light {
-                        depth.colour(Rgb(10, 12, 18), Color::Black)
-                    } else {
-                        depth.colour(Rgb(236, 239, 244), Color::White)
-                    }
+                    if dark { depth.colour(DARK_INK, Color::Black) } else { depth.colour(LIGHT_INK, Color::White) }
                 })
                 .collect(),
         }
@@ -113,6 +109,8 @@ pub struct Theme {
     pub ground: Color,
     /// Behind bars, popups and the rows that are chosen.
     pub raised: Color,
+    /// Where nothing is held any more.
+    pub gone: Color,
     pub text: Color,
     pub soft: Color,
     pub faint: Color,
@@ -135,6 +133,8 @@ pub const LANES: [Rgb; 7] = [
     Rgb(214, 138, 180),
 ];
 
+const DARK_INK: Rgb = Rgb(8, 9, 13);
+const LIGHT_INK: Rgb = Rgb(244, 246, 250);
 const GROUND: Rgb = Rgb(14, 16, 22);
 
 impl Theme {
@@ -153,6 +153,7 @@ impl Theme {
             depth,
             ground: c(GROUND, Color::Reset),
             raised: c(Rgb(30, 34, 46), Color::Reset),
+            gone: c(Rgb(30, 34, 46), Color::DarkGray),
             text: c(Rgb(216, 222, 233), Color::Reset),
             soft: c(Rgb(143, 152, 172), Color::Gray),
             faint: c(Rgb(72, 80, 99), Color::DarkGray),
@@ -250,19 +251,15 @@ mod tests {
     #[test]
     fn ink_is_readable_on_every_step_of_every_ramp() {
         let theme = Theme::new(Depth::True);
-        let luminance = |c: Color| match c {
-            Color::Rgb(r, g, b) => {
-                let [r, g, b] = Rgb(r, g, b).linear();
-                0.2126 * r + 0.7152 * g + 0.0722 * b
-            }
-            _ => f32::NAN,
+        let rgb = |c: Color| match c {
+            Color::Rgb(r, g, b) => Rgb(r, g, b),
+            other => panic!("{other:?} in full colour"),
         };
         for name in RampName::ALL {
             let ramp = theme.ramp(name);
             for step in 0..=100 {
                 let t = step as f32 / 100.0;
-                let (a, b) = (luminance(ramp.colour(t)), luminance(ramp.ink(t)));
-                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                let contrast = rgb(ramp.colour(t)).contrast(rgb(ramp.ink(t)));
                 assert!(contrast >= 4.0, "{name:?} at {t}: {contrast}");
             }
         }

@@ -21,23 +21,21 @@ pub fn embed(exec: &Exec<'_>, items: Items<'_>, scale: f32, out: Buf) {
 
 pub fn residual_point(exec: &Exec<'_>, items: Items<'_>, x: Buf, point: usize) {
     let rows = exec.rows.len();
-    if exec.saved_rows > 0 {
-        let first = rows - exec.saved_rows;
-        items.each(exec.saved_rows, 8, |r| {
-            // SAFETY: one thread per row; x is not written by this operation.
-            unsafe {
-                let from = exec.buffers[x.0].row(first + r);
-                exec.probes.points.row_mut(point * exec.saved_rows + r).copy_from_slice(from);
+    let first_saved = rows - exec.saved_rows;
+    let mut scratch = vec![0.0; exec.hidden];
+    items.each(rows, 4, |r| {
+        // SAFETY: one thread per row; x is not written by this operation.
+        unsafe {
+            let from = exec.buffers[x.0].row(r);
+            if r >= first_saved {
+                let to = point * exec.saved_rows + r - first_saved;
+                exec.probes.points.row_mut(to).copy_from_slice(from);
             }
-        });
-    }
-    if exec.saved_rows < rows && exec.probe_residual {
-        let mut scratch = vec![0.0; exec.hidden];
-        items.each(rows, 4, |r| {
-            // SAFETY: one thread per row; x is not written by this operation.
-            unsafe { put_stats(exec, exec.buffers[x.0].row(r), point * rows + r, &mut scratch) };
-        });
-    }
+            if first_saved > 0 && exec.probe_residual {
+                put_stats(exec, from, point * rows + r, &mut scratch);
+            }
+        }
+    });
 }
 
 pub fn saved_stats(exec: &Exec<'_>, items: Items<'_>, points: &[usize]) {

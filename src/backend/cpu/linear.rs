@@ -7,16 +7,52 @@ use crate::backend::{BackendError, Result};
 use crate::model::tensor::{DType, Tensor};
 
 pub use super::matmul::Isa;
-use super::matmul::{PackedMatrix, QuantizedRows};
+use super::matmul::{FloatMatrix, PackedMatrix, QuantizedRows, WeightMemory};
 
 /// A weight [rows, cols] applied as x · Wᵀ.
 pub enum Linear {
     /// f32: the reference.
     Dense(candle_core::Tensor),
-    /// Quantised as in the file; parts of different block types lie one below the other (first row, part).
-    Packed(Vec<(usize, PackedMatrix)>),
+    /// As stored; parts of different types lie one below the other (first row, part).
+    Stored(Vec<(usize, Part)>),
     /// Gate and up projection, tile by tile in turn; the number is the width of each.
     PackedGated(PackedMatrix, usize),
+}
+
+/// Rows of one stored type.
+pub enum Part {
+    Packed(PackedMatrix),
+    Float(FloatMatrix),
+}
+
+impl Part {
+    pub fn rows(&self) -> usize {
+        match self {
+            Part::Packed(p) => p.rows(),
+            Part::Float(f) => f.rows(),
+        }
+    }
+
+    pub fn tiles(&self) -> usize {
+        match self {
+            Part::Packed(p) => p.tiles(),
+            Part::Float(f) => f.tiles(),
+        }
+    }
+
+    fn cols(&self) -> usize {
+        match self {
+            Part::Packed(p) => p.cols(),
+            Part::Float(f) => f.cols(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Part::Packed(p) => p.bytes() as u64,
+            Part::Float(f) => f.bytes() as u64,
+        }
+    }
 }
 
 /// 8-bit rows of one activation buffer; made when a packed product first reads it.
@@ -33,32 +69,34 @@ impl Linear {
         candle_core::Tensor::from_vec(data, (rows, cols), &Device::Cpu).map(Self::Dense).map_err(|e| failed("weights", e))
     }
 
-    /// Neighbours of one type and width share a packed matrix; anything not quantised makes the whole dense.
-    pub fn native(parts: &[&Tensor]) -> Result<Self> {
-        if parts.iter().any(|p| !p.dtype.is_quantized()) {
-            return Self::dense(parts);
-        }
-        let mut packed = Vec::new();
+    /// Neighbours of one quantised type and width share a packed matrix.
+    pub fn native(parts: &[&Tensor], memory: &mut WeightMemory) -> Result<Self> {
+        let mut stored = Vec::new();
         let mut row = 0;
-        for group in parts.chunk_by(|a, b| a.dtype == b.dtype) {
-            packed.push((row, PackedMatrix::pack(group).map_err(|e| failed("packing weights", e))?));
-            row += group.iter().map(|p| p.rows).sum::<usize>();
+        for group in parts.chunk_by(|a, b| a.dtype == b.dtype && a.dtype.is_quantized()) {
+            let part = if group[0].dtype.is_quantized() {
+                Part::Packed(PackedMatrix::pack(group, memory).map_err(|e| failed("packing weights", e))?)
+            } else {
+                Part::Float(FloatMatrix::new(group[0]).map_err(|e| failed("weights", e))?)
+            };
+            row += part.rows();
+            stored.push((row - part.rows(), part));
         }
-        Ok(Self::Packed(packed))
+        Ok(Self::Stored(stored))
     }
 
-    pub fn native_gated(gate: &Tensor, up: &Tensor) -> Result<Self> {
+    pub fn native_gated(gate: &Tensor, up: &Tensor, memory: &mut WeightMemory) -> Result<Self> {
         if gate.dtype != up.dtype || !gate.dtype.is_quantized() {
-            return Self::native(&[gate, up]);
+            return Self::native(&[gate, up], memory);
         }
-        let packed = PackedMatrix::pack_interleaved(gate, up).map_err(|e| failed("packing weights", e))?;
+        let packed = PackedMatrix::pack_interleaved(gate, up, memory).map_err(|e| failed("packing weights", e))?;
         Ok(Self::PackedGated(packed, gate.rows))
     }
 
     pub fn rows(&self) -> usize {
         match self {
             Linear::Dense(t) => t.dim(0).unwrap_or(0),
-            Linear::Packed(parts) => parts.iter().map(|(_, p)| p.rows()).sum(),
+            Linear::Stored(parts) => parts.iter().map(|(_, p)| p.rows()).sum(),
             Linear::PackedGated(_, width) => 2 * width,
         }
     }
@@ -66,7 +104,7 @@ impl Linear {
     pub fn cols(&self) -> usize {
         match self {
             Linear::Dense(t) => t.dim(1).unwrap_or(0),
-            Linear::Packed(parts) => parts.first().map_or(0, |(_, p)| p.cols()),
+            Linear::Stored(parts) => parts.first().map_or(0, |(_, p)| p.cols()),
             Linear::PackedGated(p, _) => p.cols(),
         }
     }
@@ -74,14 +112,18 @@ impl Linear {
     pub fn bytes(&self) -> u64 {
         match self {
             Linear::Dense(t) => t.elem_count() as u64 * 4,
-            Linear::Packed(parts) => parts.iter().map(|(_, p)| p.bytes() as u64).sum(),
+            Linear::Stored(parts) => parts.iter().map(|(_, p)| p.bytes()).sum(),
             Linear::PackedGated(p, _) => p.bytes() as u64,
         }
     }
 
     /// Reads its activations in 8 bits.
     pub fn wants_quantized(&self) -> bool {
-        !matches!(self, Linear::Dense(_))
+        match self {
+            Linear::Dense(_) => false,
+            Linear::Stored(parts) => parts.iter().any(|(_, p)| matches!(p, Part::Packed(_))),
+            Linear::PackedGated(..) => true,
+        }
     }
 }
 

@@ -6,9 +6,8 @@ use crate::backend::{Buf, Matrix, Vector};
 use crate::model::config::Activation;
 
 use super::elementwise::act;
-use super::linear::{Linear, with_f32};
-use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul};
-use super::pool::Worker;
+use super::linear::{Linear, Part, with_f32};
+use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul, matmul_float};
 use super::program::{Exec, Items};
 use super::shared::Grid;
 use super::simd::{dot, vectorized};
@@ -31,7 +30,6 @@ pub fn quantize(exec: &Exec<'_>, items: Items<'_>, x: Buf) {
 #[allow(clippy::too_many_arguments)]
 pub fn matmul(
     exec: &Exec<'_>,
-    worker: Worker<'_>,
     items: Items<'_>,
     w: Matrix,
     x: Buf,
@@ -49,13 +47,12 @@ pub fn matmul(
             *o = if add { *o + v } else { v };
         }
     };
-    product(exec, worker, items, &exec.matrices[w.0], x, 0..exec.rows.len(), put);
+    product(exec, items, &exec.matrices[w.0], x, 0..exec.rows.len(), put);
 }
 
 /// Hands out x[rows] · wᵀ in pieces `put(row, first output, values)`.
 fn product(
     exec: &Exec<'_>,
-    worker: Worker<'_>,
     items: Items<'_>,
     w: &Linear,
     x: Buf,
@@ -63,8 +60,7 @@ fn product(
     put: impl Fn(usize, usize, &[f32]),
 ) {
     match w {
-        Linear::Packed(parts) => {
-            let Some(q) = &exec.quantized[x.0] else { return };
+        Linear::Stored(parts) => {
             let tiles: usize = parts.iter().map(|(_, p)| p.tiles()).sum();
             items.spans(tiles, GRAIN, |span| {
                 let mut before = 0;
@@ -72,7 +68,7 @@ fn product(
                     let own = span.start.max(before)..span.end.min(before + part.tiles());
                     if own.start < own.end {
                         let local = own.start - before..own.end - before;
-                        packed_matmul(part, q, rows.clone(), local, exec.isa, &mut |tile, r, values| {
+                        stored(exec, part, x, rows.clone(), local, |tile, r, values| {
                             let n = TILE.min(part.rows() - tile * TILE);
                             for (m, v) in values.iter().enumerate() {
                                 put(r + m, first + tile * TILE, &v[..n]);
@@ -84,9 +80,7 @@ fn product(
             });
         }
         Linear::Dense(weight) if rows.len() > FEW_ROWS => {
-            if worker.id == 0 {
-                many_rows(exec, weight, x, rows, put);
-            }
+            items.each(1, 1, |_| many_rows(exec, weight, x, rows.clone(), &put));
         }
         Linear::Dense(weight) => {
             let cols = exec.buffers[x.0].width();
@@ -111,13 +105,33 @@ fn product(
     }
 }
 
+/// Tiles of one stored part.
+fn stored(
+    exec: &Exec<'_>,
+    part: &Part,
+    x: Buf,
+    rows: Range<usize>,
+    tiles: Range<usize>,
+    mut put: impl FnMut(usize, usize, &[[f32; TILE]]),
+) {
+    match part {
+        Part::Packed(packed) => {
+            if let Some(q) = &exec.quantized[x.0] {
+                packed_matmul(packed, q, rows, tiles, exec.isa, &mut put);
+            }
+        }
+        // SAFETY: nobody writes x in this operation.
+        Part::Float(float) => matmul_float(float, unsafe { exec.buffers[x.0].all() }, rows, tiles, exec.isa, &mut put),
+    }
+}
+
 /// The reference: candle's f32 product, which brings its own threads.
 fn many_rows(
     exec: &Exec<'_>,
     weight: &candle_core::Tensor,
     x: Buf,
     rows: Range<usize>,
-    put: impl Fn(usize, usize, &[f32]),
+    put: &impl Fn(usize, usize, &[f32]),
 ) {
     let cols = exec.buffers[x.0].width();
     let values: Vec<f32> = rows
@@ -200,7 +214,6 @@ fn pairs(
 /// logits[i] = x[first + i] · headᵀ for `rows` rows.
 pub fn head(
     exec: &Exec<'_>,
-    worker: Worker<'_>,
     items: Items<'_>,
     w: Option<Matrix>,
     x: Buf,
@@ -213,5 +226,5 @@ pub fn head(
         // SAFETY: one thread per (row, piece of outputs).
         unsafe { target.part_mut(r - first, o, o + values.len()) }.copy_from_slice(values);
     };
-    product(exec, worker, items, &exec.matrices[w.0], x, first..first + rows, put);
+    product(exec, items, &exec.matrices[w.0], x, first..first + rows, put);
 }

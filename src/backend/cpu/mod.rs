@@ -42,6 +42,7 @@ pub struct CpuBackend {
     isa: Isa,
     interrupt: Arc<AtomicBool>,
     table: Option<Tensor>,
+    memory: matmul::WeightMemory,
     matrices: Vec<Linear>,
     vectors: Vec<Vec<f32>>,
     buffers: Vec<Grid>,
@@ -91,6 +92,7 @@ impl CpuBackend {
             isa: Isa::detect(),
             interrupt: Arc::default(),
             table: None,
+            memory: matmul::WeightMemory::new(),
             matrices: Vec::new(),
             vectors: Vec::new(),
             buffers: Vec::new(),
@@ -191,12 +193,12 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&mut self, parts: &[&Tensor]) -> Result<Matrix> {
-        self.matrices.push(if self.exact { Linear::dense(parts)? } else { Linear::native(parts)? });
+        self.matrices.push(if self.exact { Linear::dense(parts)? } else { Linear::native(parts, &mut self.memory)? });
         Ok(Matrix(self.matrices.len() - 1))
     }
 
     fn gate_up(&mut self, gate: &Tensor, up: &Tensor) -> Result<Matrix> {
-        self.matrices.push(if self.exact { Linear::dense(&[gate, up])? } else { Linear::native_gated(gate, up)? });
+        self.matrices.push(if self.exact { Linear::dense(&[gate, up])? } else { Linear::native_gated(gate, up, &mut self.memory)? });
         Ok(Matrix(self.matrices.len() - 1))
     }
 
@@ -415,8 +417,12 @@ impl Backend for CpuBackend {
         let mut times = Vec::with_capacity(steps.len());
         let clock = self.probes_on.timings.then(|| Alone::new(&mut times));
         let interrupt = &self.interrupt;
-        let outcome = self.pool.run(&|worker| program.walk(&exec, worker, interrupt, clock));
-        let stopped = program.stopped();
+        let stopped = AtomicBool::new(false);
+        let outcome = self.pool.run(&|worker| {
+            if !program.walk(&exec, worker, interrupt, clock) {
+                stopped.store(true, Ordering::Relaxed);
+            }
+        });
         for (step, ns) in steps.iter().zip(times) {
             let record = self.times.entry(step.name).or_default();
             record.ns.push(ns);
@@ -424,7 +430,7 @@ impl Backend for CpuBackend {
             record.flops += step.flops;
         }
         outcome.map_err(|why| failed("an operation", why))?;
-        if stopped {
+        if stopped.into_inner() {
             self.interrupt.store(false, Ordering::Relaxed);
             return Err(BackendError::Interrupted);
         }

@@ -1,14 +1,19 @@
-//! Threads that all run the same program and meet at barriers: one fork and join per pass, not per operation.
-//! A waiting thread spins briefly, then yields, then sleeps on a futex, so nothing collapses when another process
-//! wants the core.
+//! Threads that all walk the same program. An operation is finished when all its items are done, not when all
+//! threads have come: a thread that the system took the core from holds up nobody unless it was in the middle of an
+//! item. So there is no fork and join per operation, and no collapse when another process wants a core.
+//! Waiting is to spin briefly, then yield, then sleep on a futex.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// A number that threads wait on.
+const SPINS: u32 = 4000;
+const YIELDS: u32 = 40;
+
+/// Something that threads wait for.
 struct Gate {
     value: AtomicU32,
     sleepers: AtomicU32,
@@ -19,6 +24,7 @@ impl Gate {
         Self { value: AtomicU32::new(0), sleepers: AtomicU32::new(0) }
     }
 
+    /// Wakes whoever waits; what they wait for has been stored before.
     fn open(&self) {
         self.value.fetch_add(1, SeqCst);
         if self.sleepers.load(SeqCst) > 0 {
@@ -26,36 +32,52 @@ impl Gate {
         }
     }
 
-    /// Returns once the value is no longer `seen`.
-    fn pass(&self, seen: u32, spins: u32) {
-        for _ in 0..spins {
-            if self.value.load(Acquire) != seen {
+    /// Returns once `ready`.
+    fn wait(&self, ready: impl Fn() -> bool) {
+        for _ in 0..SPINS {
+            if ready() {
                 return;
             }
             std::hint::spin_loop();
         }
-        for _ in 0..20 {
-            if self.value.load(Acquire) != seen {
+        for _ in 0..YIELDS {
+            if ready() {
                 return;
             }
             std::thread::yield_now();
         }
         self.sleepers.fetch_add(1, SeqCst);
-        while self.value.load(SeqCst) == seen {
+        loop {
+            let seen = self.value.load(SeqCst);
+            if ready() {
+                break;
+            }
             atomic_wait::wait(&self.value, seen);
         }
         self.sleepers.fetch_sub(1, SeqCst);
     }
 }
 
+/// The work of one operation, shared by all threads.
+#[derive(Default)]
+pub struct Share {
+    claimed: AtomicUsize,
+    done: AtomicUsize,
+}
+
 struct Shared {
-    threads: u32,
-    /// Opened once per program.
-    start: Gate,
+    threads: usize,
+    /// Number of the program; odd while one runs.
+    round: AtomicUsize,
     program: AtomicPtr<&'static (dyn Fn(Worker<'_>) + Sync)>,
+    /// Threads inside the program.
+    inside: AtomicUsize,
+    /// The program is given up: a panic or an interruption.
+    stop: AtomicBool,
     quit: AtomicBool,
-    arrived: AtomicU32,
-    barrier: Gate,
+    start: Gate,
+    progress: Gate,
+    left: Gate,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -63,28 +85,44 @@ struct Shared {
 #[derive(Clone, Copy)]
 pub struct Worker<'a> {
     pub id: usize,
-    pub threads: usize,
     shared: &'a Shared,
 }
 
 impl Worker<'_> {
-    /// Returns once all threads have come here.
-    pub fn barrier(&self) {
-        let shared = self.shared;
-        let seen = shared.barrier.value.load(Acquire);
-        if shared.arrived.fetch_add(1, AcqRel) + 1 == shared.threads {
-            shared.arrived.store(0, Relaxed);
-            shared.barrier.open();
-        } else {
-            shared.barrier.pass(seen, 4000);
+    pub fn stopped(&self) -> bool {
+        self.shared.stop.load(Relaxed)
+    }
+
+    /// Gives the program up: every thread leaves at its next wait.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, SeqCst);
+        self.shared.progress.open();
+    }
+
+    /// Hands out `0..n` in pieces of `grain` until none is left, then waits until all are done.
+    #[inline(always)]
+    pub fn spans(&self, share: &Share, n: usize, grain: usize, mut work: impl FnMut(Range<usize>)) {
+        loop {
+            let from = share.claimed.fetch_add(grain, Relaxed);
+            if from >= n {
+                break;
+            }
+            let to = (from + grain).min(n);
+            work(from..to);
+            if share.done.fetch_add(to - from, AcqRel) + to - from == n {
+                self.shared.progress.open();
+            }
+        }
+        if share.done.load(Acquire) < n {
+            self.shared.progress.wait(|| share.done.load(Acquire) >= n || self.stopped());
         }
     }
 
-    /// Runs one part of the program; a panic is kept for the caller so that the other threads still meet it
-    /// at the next barrier.
+    /// Runs one part of the program; a panic gives the program up and is kept for the caller.
     pub fn guarded(&self, part: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(part)) {
             self.shared.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
+            self.stop();
         }
     }
 }
@@ -94,55 +132,73 @@ pub struct Pool {
     handles: Vec<JoinHandle<()>>,
 }
 
+fn help(shared: &Shared, id: usize) {
+    let mut seen = 0;
+    loop {
+        shared.start.wait(|| shared.round.load(SeqCst) != seen || shared.quit.load(SeqCst));
+        if shared.quit.load(SeqCst) {
+            return;
+        }
+        shared.inside.fetch_add(1, SeqCst);
+        seen = shared.round.load(SeqCst);
+        if seen % 2 == 1 {
+            let worker = Worker { id, shared };
+            // SAFETY: `run` set the pointer before it made the round odd, and keeps the program alive until the
+            // round is even again and nobody is inside.
+            let program = unsafe { *shared.program.load(SeqCst) };
+            worker.guarded(|| program(worker));
+        }
+        if shared.inside.fetch_sub(1, SeqCst) == 1 {
+            shared.left.open();
+        }
+    }
+}
+
 impl Pool {
     /// `threads` ≥ 1, the caller's own included.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            threads: threads.max(1) as u32,
-            start: Gate::new(),
+            threads: threads.max(1),
+            round: AtomicUsize::new(0),
             program: AtomicPtr::new(std::ptr::null_mut()),
+            inside: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
             quit: AtomicBool::new(false),
-            arrived: AtomicU32::new(0),
-            barrier: Gate::new(),
+            start: Gate::new(),
+            progress: Gate::new(),
+            left: Gate::new(),
             panic: Mutex::new(None),
         });
         let mut handles = Vec::new();
         for id in 1..threads.max(1) {
             let shared = shared.clone();
-            let work = move || {
-                let mut seen = 0;
-                loop {
-                    shared.start.pass(seen, 2000);
-                    seen = seen.wrapping_add(1);
-                    if shared.quit.load(Acquire) {
-                        return;
-                    }
-                    let worker = Worker { id, threads: shared.threads as usize, shared: &shared };
-                    // SAFETY: `run` keeps the program alive until every thread has passed the last barrier.
-                    let program = unsafe { *shared.program.load(Acquire) };
-                    worker.guarded(|| program(worker));
-                    worker.barrier();
-                }
-            };
-            handles.push(std::thread::Builder::new().name(format!("attnscope-cpu-{id}")).spawn(work)?);
+            let thread = std::thread::Builder::new().name(format!("attnscope-cpu-{id}"));
+            handles.push(thread.spawn(move || help(&shared, id))?);
         }
         Ok(Self { shared, handles })
     }
 
     pub fn threads(&self) -> usize {
-        self.shared.threads as usize
+        self.shared.threads
     }
 
-    /// Runs `program` on every thread and returns when all have finished; the first panic of any thread is the error.
+    /// Runs `program` on every thread and returns when all work is done and every thread has left; the first panic
+    /// of any thread is the error.
     pub fn run(&mut self, program: &(dyn Fn(Worker<'_>) + Sync)) -> Result<(), String> {
-        // SAFETY: the lifetime is forgotten only until the barrier below, which every thread passes last.
+        let shared = &*self.shared;
+        // SAFETY: the lifetime is forgotten only until nobody is inside any more, below.
         let mut program: &'static (dyn Fn(Worker<'_>) + Sync) = unsafe { std::mem::transmute(program) };
-        self.shared.program.store(&mut program, Release);
-        self.shared.start.open();
-        let worker = Worker { id: 0, threads: self.threads(), shared: &self.shared };
+        shared.program.store(&mut program, SeqCst);
+        shared.stop.store(false, SeqCst);
+        shared.round.fetch_add(1, SeqCst);
+        if !self.handles.is_empty() {
+            shared.start.open();
+        }
+        let worker = Worker { id: 0, shared };
         worker.guarded(|| program(worker));
-        worker.barrier();
-        match self.shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        shared.round.fetch_add(1, SeqCst);
+        shared.left.wait(|| shared.inside.load(SeqCst) == 0);
+        match shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take() {
             None => Ok(()),
             Some(panic) => Err(panic
                 .downcast_ref::<String>()
@@ -155,7 +211,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.quit.store(true, Release);
+        self.shared.quit.store(true, SeqCst);
         self.shared.start.open();
         for handle in self.handles.drain(..) {
             let _ = handle.join();
@@ -166,42 +222,50 @@ impl Drop for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     #[test]
-    fn every_thread_sees_what_was_written_before_a_barrier() {
+    fn every_item_is_done_once_and_before_the_next_operation() {
         let mut pool = Pool::new(3).unwrap();
-        for _ in 0..200 {
-            let cells: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
+        for _ in 0..300 {
+            let shares: Vec<Share> = (0..20).map(|_| Share::default()).collect();
+            let cells: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
             let wrong = AtomicUsize::new(0);
             pool.run(&|w| {
-                for round in 1..20 {
-                    cells[w.id].store(round, Relaxed);
-                    w.barrier();
-                    if cells.iter().any(|c| c.load(Relaxed) != round) {
-                        wrong.fetch_add(1, Relaxed);
-                    }
-                    w.barrier();
+                for (round, share) in shares.iter().enumerate() {
+                    w.spans(share, cells.len(), 3, |span| {
+                        for i in span {
+                            // The neighbour was finished in the round before, whoever did it.
+                            let neighbour = cells[(i + 7) % cells.len()].load(Relaxed);
+                            if neighbour < round || cells[i].fetch_add(1, Relaxed) != round {
+                                wrong.fetch_add(1, Relaxed);
+                            }
+                        }
+                    });
                 }
             })
             .unwrap();
             assert_eq!(wrong.load(Relaxed), 0);
+            assert!(cells.iter().all(|c| c.load(Relaxed) == shares.len()));
         }
     }
 
     #[test]
     fn a_panic_is_an_error_and_the_pool_lives_on() {
         let mut pool = Pool::new(2).unwrap();
+        let (first, second) = (Share::default(), Share::default());
         let error = pool.run(&|w| {
-            w.guarded(|| assert!(w.id != 1, "thread one fell"));
-            w.barrier();
+            w.spans(&first, 10, 1, |span| assert!(span.start != 4, "item four fell"));
+            w.spans(&second, 10, 1, |_| {});
         });
-        assert!(error.unwrap_err().contains("thread one fell"));
+        assert!(error.unwrap_err().contains("item four fell"));
+        let share = Share::default();
         let count = AtomicUsize::new(0);
-        pool.run(&|_| {
-            count.fetch_add(1, Relaxed);
+        pool.run(&|w| {
+            w.spans(&share, 5, 2, |span| {
+                count.fetch_add(span.len(), Relaxed);
+            })
         })
         .unwrap();
-        assert_eq!(count.load(Relaxed), 2);
+        assert_eq!(count.load(Relaxed), 5);
     }
 }

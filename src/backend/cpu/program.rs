@@ -1,6 +1,6 @@
 //! What one pass consists of, and how the threads walk through it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::backend::{Attention, Buf, Matrix, Row, Vector};
@@ -9,7 +9,7 @@ use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 
 use super::linear::Linear;
-use super::pool::Worker;
+use super::pool::{Share, Worker};
 use super::shared::{Alone, Grid};
 use super::{attention, elementwise, matmul_op};
 
@@ -101,76 +101,73 @@ pub struct Exec<'a> {
     pub isa: super::linear::Isa,
 }
 
-/// A work counter shared by the threads of one operation.
-pub struct Items<'a>(&'a AtomicUsize);
+/// The items of one operation, as one thread sees them.
+#[derive(Clone, Copy)]
+pub struct Items<'a> {
+    worker: Worker<'a>,
+    share: &'a Share,
+}
 
 impl<'a> Items<'a> {
-    pub fn new(counter: &'a AtomicUsize) -> Self {
-        Self(counter)
+    pub fn new(worker: Worker<'a>, share: &'a Share) -> Self {
+        Self { worker, share }
     }
 
-    /// Hands out `0..n` in pieces of `grain` until none is left.
+    /// Hands out `0..n` in pieces of `grain`; returns when all are done, by whomever.
     #[inline(always)]
     pub fn each(&self, n: usize, grain: usize, mut work: impl FnMut(usize)) {
-        self.spans(n, grain, |span| span.for_each(&mut work));
+        self.worker.spans(self.share, n, grain, |span| span.for_each(&mut work));
     }
 
     #[inline(always)]
-    pub fn spans(&self, n: usize, grain: usize, mut work: impl FnMut(std::ops::Range<usize>)) {
-        loop {
-            let from = self.0.fetch_add(grain, Relaxed);
-            if from >= n {
-                return;
-            }
-            work(from..(from + grain).min(n));
-        }
+    pub fn spans(&self, n: usize, grain: usize, work: impl FnMut(std::ops::Range<usize>)) {
+        self.worker.spans(self.share, n, grain, work);
     }
 }
 
-/// A recorded program with the counters that its threads share.
+/// A recorded program with the work that its threads share.
 pub struct Program<'a> {
     steps: &'a [Step],
-    counters: Vec<AtomicUsize>,
-    /// Set by thread 0 before the barrier of a step: everybody stops after it.
-    stops: Vec<AtomicBool>,
+    shares: Vec<Share>,
 }
 
 impl<'a> Program<'a> {
     pub fn new(steps: &'a [Step]) -> Self {
-        let counters = steps.iter().map(|_| AtomicUsize::new(0)).collect();
-        let stops = steps.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { steps, counters, stops }
+        Self { steps, shares: steps.iter().map(|_| Share::default()).collect() }
     }
 
-    /// One thread's walk. Thread 0 writes each step's wall time to `times`.
-    pub fn walk(&self, exec: &Exec<'_>, worker: Worker<'_>, interrupt: &AtomicBool, times: Option<Alone<Vec<u32>>>) {
+    /// One thread's walk. Thread 0 looks for interruptions and writes each step's wall time to `times`.
+    /// Returns false where the walk was given up.
+    pub fn walk(
+        &self,
+        exec: &Exec<'_>,
+        worker: Worker<'_>,
+        interrupt: &AtomicBool,
+        times: Option<Alone<Vec<u32>>>,
+    ) -> bool {
         let mut started = times.map(|_| Instant::now());
-        for (i, step) in self.steps.iter().enumerate() {
-            worker.guarded(|| carry_out(&step.op, exec, worker, Items(&self.counters[i])));
-            if worker.id == 0 && interrupt.load(Relaxed) {
-                self.stops[i].store(true, Relaxed);
+        for (step, share) in self.steps.iter().zip(&self.shares) {
+            carry_out(&step.op, exec, Items::new(worker, share));
+            if worker.id == 0 {
+                if interrupt.load(Relaxed) {
+                    worker.stop();
+                }
+                if let (Some(times), Some(start)) = (&times, &mut started) {
+                    let now = Instant::now();
+                    // SAFETY: only thread 0 touches the times while the program runs.
+                    unsafe { times.get() }.push((now - *start).as_nanos().min(u32::MAX as u128) as u32);
+                    *start = now;
+                }
             }
-            worker.barrier();
-            if worker.id == 0
-                && let (Some(times), Some(start)) = (&times, &mut started)
-            {
-                let now = Instant::now();
-                // SAFETY: only thread 0 touches the times while the program runs.
-                unsafe { times.get() }.push((now - *start).as_nanos().min(u32::MAX as u128) as u32);
-                *start = now;
-            }
-            if self.stops[i].load(Relaxed) {
-                return;
+            if worker.stopped() {
+                return false;
             }
         }
-    }
-
-    pub fn stopped(&self) -> bool {
-        self.stops.iter().any(|s| s.load(Relaxed))
+        true
     }
 }
 
-fn carry_out(op: &Op, exec: &Exec<'_>, worker: Worker<'_>, items: Items<'_>) {
+fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
     match op {
         Op::Embed { scale, out } => elementwise::embed(exec, items, *scale, *out),
         Op::ResidualPoint { x, point } => elementwise::residual_point(exec, items, *x, *point),
@@ -178,13 +175,13 @@ fn carry_out(op: &Op, exec: &Exec<'_>, worker: Worker<'_>, items: Items<'_>) {
         Op::RmsNorm { x, weight, eps, out } => elementwise::rms_norm(exec, items, *x, *weight, *eps, *out),
         Op::AddRmsNorm { x, y, weight, eps } => elementwise::add_rms_norm(exec, items, *x, *y, *weight, *eps),
         Op::Quantize { x } => matmul_op::quantize(exec, items, *x),
-        Op::Matmul { w, x, bias, out, add } => matmul_op::matmul(exec, worker, items, *w, *x, *bias, *out, *add),
+        Op::Matmul { w, x, bias, out, add } => matmul_op::matmul(exec, items, *w, *x, *bias, *out, *add),
         Op::Gated { w, x, bias, act, out } => matmul_op::gated(exec, items, *w, *x, *bias, *act, *out),
         Op::Activate { x, bias, act, out } => elementwise::activate(exec, items, *x, *bias, *act, *out),
         Op::Rope { attention, qkv } => attention::rope(exec, items, attention, *qkv),
         Op::Attend { attention, qkv, out } => attention::attend(exec, items, attention, *qkv, *out),
         Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),
-        Op::Head { w, x, first, rows } => matmul_op::head(exec, worker, items, *w, *x, *first, *rows),
+        Op::Head { w, x, first, rows } => matmul_op::head(exec, items, *w, *x, *first, *rows),
         Op::Softcap { cap, rows } => elementwise::softcap(exec, items, *cap, *rows),
     }
 }

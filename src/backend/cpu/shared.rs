@@ -48,6 +48,12 @@ impl Grid {
     }
 
     /// # Safety
+    /// No thread writes any row meanwhile.
+    pub unsafe fn all(&self) -> &[f32] {
+        self.as_slice()
+    }
+
+    /// # Safety
     /// No thread writes this row meanwhile.
     #[inline(always)]
     pub unsafe fn row(&self, row: usize) -> &[f32] {

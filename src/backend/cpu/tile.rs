@@ -2,7 +2,6 @@
 //! Nothing of size T × T is ever allocated.
 
 use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
 
 use crate::backend::{Attention, CacheId, Result, Tile};
 use crate::cache::{Queries, TILE, with_cells};
@@ -11,6 +10,7 @@ use crate::engine::message::Fold;
 use super::attend::{BLOCK, scores_block};
 use super::attention::visible;
 use super::linear::failed;
+use super::pool::Share;
 use super::program::Items;
 use super::shared::Grid;
 use super::simd::{exp, vectorized};
@@ -102,10 +102,10 @@ pub fn rows(
     let source = Source { cache, queries, attention, head };
     let n = cache.len();
     let out = Grid::new(rows.len(), n);
-    let next = AtomicUsize::new(0);
-    pool.run(&|_| {
+    let share = Share::default();
+    pool.run(&|worker| {
         let mut scratch = Scratch::default();
-        Items::new(&next).spans(rows.len(), BLOCK, |span| {
+        Items::new(worker, &share).spans(rows.len(), BLOCK, |span| {
             let block = rows.start + span.start as u32..rows.start + span.end as u32;
             vectorized(#[inline(always)] || {
                 source.each_row(block, 0..n, &mut scratch, |position, first, p| {
@@ -135,10 +135,10 @@ pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, til
     let pixel: Vec<u32> =
         cache.positions[slots.clone()].iter().map(|&p| ((p - tile.cols.start) as usize * width / wide.max(1)) as u32).collect();
     let (sums, counts) = (Grid::new(height, width), Grid::new(height, width));
-    let next = AtomicUsize::new(0);
-    pool.run(&|_| {
+    let share = Share::default();
+    pool.run(&|worker| {
         let mut scratch = Scratch::default();
-        Items::new(&next).each(height, 1, |y| {
+        Items::new(worker, &share).each(height, 1, |y| {
             // SAFETY: one thread per row of pixels.
             let (sum, count) = unsafe { (sums.row_mut(y), counts.row_mut(y)) };
             let top = tile.rows.start as usize + (y * tall).div_ceil(height);

@@ -68,7 +68,8 @@ impl Layer for Help {
         let theme = seen.theme;
         let columns = ((area.width.saturating_sub(6)) / COLUMN).clamp(1, 3);
         let rows = (self.entries.len() as u16).div_ceil(columns);
-        let inside = popup(area, buf, theme, "keys", (columns * COLUMN + 4).min(area.width), rows + 2);
+        let title = if rows + 2 > area.height { "keys · down for more" } else { "keys" };
+        let inside = popup(area, buf, theme, title, (columns * COLUMN + 4).min(area.width), rows + 2);
         let rows = inside.height.max(1) as usize;
         self.top = self.top.min(self.entries.len().saturating_sub(rows * columns as usize));
         for (i, entry) in self.entries.iter().skip(self.top).take(rows * columns as usize).enumerate() {

@@ -52,7 +52,9 @@ impl Layer for Search {
             (false, 0) => "search: nothing found".into(),
             (false, n) => format!("search: {n} found"),
         };
-        let inside = popup(area, buf, seen.theme, &title, 50, 3);
+        // Low on the screen: the tokens stand above.
+        let low = Rect { y: area.bottom().saturating_sub(3), height: area.height.min(3), ..area };
+        let inside = popup(low, buf, seen.theme, &title, 50, 3);
         put::at(buf, inside, 0, 0, "/", seen.theme.accent());
         let field = Rect { x: inside.x + 1.min(inside.width), width: inside.width.saturating_sub(1), ..inside };
         self.input.draw(field, buf, seen.theme);

@@ -23,8 +23,8 @@ const SAMPLED: u16 = 8;
 
 fn share(p: f32) -> String {
     match p {
-        p if p == 0.0 => "cut".into(),
-        p if p < 0.001 => format!("{:.0e}", p),
+        0.0 => "cut".into(),
+        p if p < 0.0005 => "<0.1 %".into(),
         p => format!("{:.1} %", p * 100.0),
     }
 }
@@ -50,6 +50,9 @@ impl Panel for Candidates {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         let theme = seen.theme;
         let Some(lane) = seen.lane().filter(|l| !l.candidates.is_empty()) else {
             put::note(buf, area, "no candidates before the pass is complete", theme.soft());

@@ -67,6 +67,9 @@ impl Panel for Findings {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         let theme = seen.theme;
         let Some(frame) = seen.at.filter(|_| self.count > 0) else {
             put::note(buf, area, "nothing noticed yet", theme.soft());

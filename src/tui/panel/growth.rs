@@ -193,7 +193,11 @@ impl Growth {
             .zip(&self.lines)
             .map(|(m, values)| Series { values, colour: m.colour(theme) })
             .collect();
-        Chart { series: &series, total: self.points, log: true, axis: theme.faint() }.draw(area, buf);
+        let lines = if area.height >= 5 { Rect { height: area.height - 1, ..area } } else { area };
+        Chart { series: &series, total: self.points, log: true, axis: theme.faint() }.draw(lines, buf);
+        if lines != area {
+            self.draw_depths(Rect { y: area.bottom() - 1, height: 1, ..area }, buf, seen);
+        }
         let mut x = GUTTER + 1;
         for measure in Measure::ALL {
             let style = Style::new().fg(measure.colour(theme));
@@ -211,6 +215,19 @@ impl Growth {
         }
     }
 
+    /// Under the chart: the layers.
+    fn draw_depths(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        put::right(buf, area, GUTTER - 1, 0, "layer", seen.theme.faint());
+        let (plot, last) = ((area.width.saturating_sub(GUTTER + 1)) as usize, self.points.saturating_sub(1).max(1));
+        // Every fifth layer, or fewer where they would touch.
+        let layers = self.points / 2;
+        let every = (5..layers.max(6)).step_by(5).find(|n| n * 2 * plot / last >= 6).unwrap_or(layers.max(1));
+        for layer in (0..layers).step_by(every) {
+            let x = GUTTER + ((2 * layer + 2) * plot / last) as u16;
+            put::at(buf, area, x, 0, &format!("╵L{layer}"), seen.theme.faint());
+        }
+    }
+
     fn draw_heat(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
         let theme = seen.theme;
         let (Some(across), Some(down)) = (self.across, self.down) else { return };
@@ -225,7 +242,7 @@ impl Growth {
             let (Some(col), Some(row)) = (across.value(x as u32), down.value(y as u32)) else { return Ink::Clear };
             match (&self.fitted, self.heat.get((row * across.values + col) as usize)) {
                 (Some(fitted), Some(value)) if !value.is_nan() => Ink::Value(fitted.t(*value)),
-                _ if chosen == Some(col) => Ink::Plain(theme.raised),
+                _ if chosen == Some(col) => Ink::Gone,
                 _ => Ink::Clear,
             }
         });
@@ -233,9 +250,9 @@ impl Growth {
         for y in 0..place.height {
             let Some(value) = down.value(2 * y as u32) else { break };
             let layer = (down.cell(value) as usize).saturating_sub(1) / 2;
-            if layer.is_multiple_of(5) && last != Some(layer) {
+            if last != Some(layer / 5) {
                 put::right(buf, area, GUTTER - 1, y, &format!("L{layer}"), theme.faint());
-                last = Some(layer);
+                last = Some(layer / 5);
             }
         }
         for &(point, position) in &self.massive {
@@ -320,6 +337,9 @@ impl Panel for Growth {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         if self.lines.is_empty() {
             put::note(buf, area, "no residual statistics for this token: the probe is off", seen.theme.soft());
             return;

@@ -186,12 +186,15 @@ impl Heads {
     fn draw_list(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
         let theme = seen.theme;
         put::at(buf, area, 0, 0, &format!("most {}", self.measure().name()), theme.soft());
-        for (i, &(value, layer, head)) in self.top.iter().take(area.height.saturating_sub(1) as usize).enumerate() {
-            let y = i as u16 + 1;
+        let rows = area.height.saturating_sub(1).max(1) as usize;
+        let columns = (area.width / LIST).max(1) as usize;
+        for (i, &(value, layer, head)) in self.top.iter().take(rows * columns).enumerate() {
+            let (x, y) = ((i / rows) as u16 * LIST, (i % rows) as u16 + 1);
             let here = (layer, head) == (seen.selection.layer, seen.selection.head);
             let style = if here { theme.accent() } else { theme.base() };
-            put::at(buf, area, 0, y, &format!("L{layer:<3}H{head:<3}"), style);
-            put::right(buf, area, area.width, y, &units::number(value), style);
+            let place = Rect { x: area.x + x, width: LIST - 2, ..area };
+            put::at(buf, place, 0, y, &format!("L{layer:<3}H{head:<3}"), style);
+            put::right(buf, place, place.width, y, &units::number(value), style);
         }
     }
 }
@@ -240,6 +243,9 @@ impl Panel for Heads {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         if self.grids.is_empty() {
             put::note(buf, area, "no attention statistics for this token: the probe is off", seen.theme.soft());
             return;
@@ -261,9 +267,13 @@ impl Panel for Heads {
             self.draw_grid(Rect { x: area.x + x, width: name, ..area }, buf, seen, grid);
             x = (x + name.max(width) + 2).min(area.width);
         }
+        let below = self.fits.div_ceil(per_row) as u16 + 2;
         if area.width >= x + LIST {
             let width = (area.width - x).min(LIST + 4);
             self.draw_list(Rect { x: area.x + area.width - width, width, ..area }, buf, seen);
+        } else if area.height >= below + 3 {
+            let list = Rect { x: area.x + GUTTER, width: area.width.saturating_sub(GUTTER), ..area };
+            self.draw_list(Rect { y: area.y + below, height: area.height - below, ..list }, buf, seen);
         }
     }
 
@@ -307,5 +317,45 @@ impl Panel for Heads {
             (Action::Colour, "entropy, sink mass, recent mass, mean distance"),
             (Action::Sort, "next head in the sorted list"),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::session::Session;
+    use crate::tui::theme::{Depth, Theme};
+
+    /// `heads` laid out for 30 layers × `n` heads in a panel of the given size.
+    fn laid_out(n: usize, layer: usize, width: u16, height: u16) -> Heads {
+        let (session, theme) = (Session::default(), Theme::new(Depth::Mono));
+        let selection = Selection { layer, ..Selection::default() };
+        let seen = Seen {
+            session: &session,
+            selection: &selection,
+            theme: &theme,
+            at: None,
+            live: true,
+            focused: true,
+            found: &[],
+        };
+        let mut heads = Heads { layers: 30, heads: n, ..Heads::default() };
+        heads.lay_out(Rect::new(0, 0, width, height), &seen);
+        heads
+    }
+
+    #[test]
+    fn all_layers_show_where_they_can_and_the_chosen_one_always() {
+        let all = laid_out(9, 0, 60, 40);
+        assert!(!all.halved && all.fits == 30 && all.beside >= 2);
+        let half = laid_out(9, 0, 60, 16);
+        assert!(half.halved && half.fits == 30);
+        let few = laid_out(9, 29, 60, 6);
+        assert!(few.from <= 29 && 29 < few.from + few.fits);
+    }
+
+    #[test]
+    fn a_narrow_panel_shows_one_grid() {
+        assert_eq!((laid_out(32, 0, 40, 40).beside, laid_out(32, 0, 40, 40).wide), (1, 1));
     }
 }

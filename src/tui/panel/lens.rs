@@ -47,6 +47,9 @@ impl Panel for Lens {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         let theme = seen.theme;
         let Some(lane) = seen.lane().filter(|l| !l.lens.is_empty()) else {
             let why = "the logit lens is off: L switches it on from the next step (one head product for each layer)";
@@ -71,7 +74,7 @@ impl Panel for Lens {
                     _ => Style::new().bg(ramp.colour(prob)).fg(ramp.ink(prob)),
                 };
                 if i == 0 && Some(id) == lane.next {
-                    style = style.add_modifier(Modifier::BOLD | Modifier::UNDERLINED);
+                    style = style.add_modifier(Modifier::BOLD);
                 }
                 let width = GUESS as usize - 7;
                 let word = text::fit(&seen.session.spell(id), width);

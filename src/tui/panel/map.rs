@@ -115,6 +115,8 @@ impl Default for Map {
     }
 }
 
+/// Pixels across from which on a cell has room for its number.
+const DIGITS: u32 = 5;
 /// Widest column of row labels.
 const LABELS: u16 = 12;
 
@@ -132,7 +134,7 @@ impl Map {
         let row = self.row_zoom.window(seen.token() as u32, 0, end);
         let col = self.col_zoom.window(seen.selection.key as u32, first, end);
         let digits = end.to_string().len() as u16 + 1;
-        let rows_fit = row.len() <= area.height.saturating_sub(2) as u32;
+        let rows_fit = row.count() <= area.height.saturating_sub(2) as u32;
         self.gutter = match area.width {
             0..24 => 0,
             24..60 => digits,
@@ -205,11 +207,11 @@ impl Map {
                     Some(0.0) => Ink::Dim(fitted.t(value)),
                     _ => Ink::Value(fitted.t(value)),
                 },
-                _ if on != (false, false) && seen.focused => Ink::Plain(theme.raised),
+                _ if on != (false, false) && seen.focused => Ink::Gone,
                 _ => Ink::Clear,
             }
         });
-        if cols.zoom >= 6 && rows.zoom >= 2 {
+        if cols.zoom >= DIGITS && rows.zoom >= 2 {
             self.draw_numbers(plot, buf, seen, tile);
         }
     }
@@ -228,7 +230,9 @@ impl Map {
                     Some(0.0) => seen.theme.soft(),
                     _ => Style::new().fg(ramp.ink(t)),
                 };
-                put::right(buf, plot, end as u16, y as u16, &units::number(value), ink);
+                let number = units::number(value);
+                let short = number.strip_prefix('0').filter(|n| n.starts_with('.')).unwrap_or(&number);
+                put::right(buf, plot, end as u16, y as u16, short, ink);
             }
         }
     }
@@ -253,6 +257,8 @@ impl Map {
                 Some(id) => seen.session.spell(id).to_string(),
                 None => position.to_string(),
             };
+            // In the middle of a tall cell.
+            let y = if rows.zoom >= 2 { y + (rows.zoom as u16 - 1) / 4 } else { y };
             put::right(buf, area, self.gutter.saturating_sub(1), y, &text::fit(&label, LABELS as usize - 1), style);
         }
     }
@@ -262,13 +268,13 @@ impl Map {
         let theme = seen.theme;
         let cols = tile.spot.cols;
         let y = area.height - 2;
-        let plot = self.plot(area);
+        let plot = Rect { height: area.height, ..self.plot(area) };
         if !self.held.is_empty() {
             let strip = Rect { y: area.y + y, height: 1, width: plot.width.min(cols.pixels() as u16), ..plot };
-            put::right(buf, area, self.gutter.saturating_sub(1), y, "held", theme.soft());
+            put::right(buf, area, self.gutter.saturating_sub(1), y, "has", theme.soft());
             heat::strip(buf, strip, theme, theme.ramp(RampName::Cividis), |x| {
                 let held = cols.value(x as u32).and_then(|v| self.held.get(v as usize));
-                held.map_or(Ink::Clear, |&h| if h > 0.0 { Ink::Value(h) } else { Ink::Plain(theme.raised) })
+                held.map_or(Ink::Clear, |&h| if h > 0.0 { Ink::Value(h) } else { Ink::Gone })
             });
             return;
         }
@@ -276,7 +282,10 @@ impl Map {
         let width = cols.window.to.to_string().len() as u32 + 3;
         let mut x = 0;
         while let Some(value) = cols.value(x) {
-            put::at(buf, plot, x as u16, y, &format!("╵{}", cols.cell(value)), theme.faint());
+            let words = format!("╵{}", cols.cell(value));
+            if x + words.chars().count() as u32 <= plot.width as u32 {
+                put::at(buf, plot, x as u16, y, &words, theme.faint());
+            }
             x += width.next_multiple_of(cols.zoom).max(8);
         }
         if let Some(value) = cols.of(chosen as u32).filter(|_| seen.focused) {
@@ -398,6 +407,9 @@ impl Panel for Map {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         let Some(tile) = &self.tile else {
             let why = self.nothing.as_deref().unwrap_or("the map is asked for");
             put::note(buf, area, why, seen.theme.soft());

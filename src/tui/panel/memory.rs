@@ -16,27 +16,42 @@ use crate::tui::{text, units};
 
 pub struct Memory;
 
-const NAMES: u16 = 12;
 const NUMBERS: u16 = 10;
+const REMARKS: u16 = 14;
+
+/// Columns for the names: those of the lanes where there is room.
+fn names(area: Rect, frame: &Frame) -> u16 {
+    let widest = frame.lanes.iter().map(|l| text::width(&text::line(&l.spec)) + 3).max().unwrap_or(0) as u16;
+    widest.clamp(12, (area.width / 3).max(12))
+}
 
 fn total(m: &Bytes) -> u64 {
     [m.weights, m.kv, m.queries, m.activations, m.history].into_iter().fold(0, u64::saturating_add)
 }
 
-/// One line: name, bar, bytes, remark. Returns nothing; lines that do not fit are cut.
-fn line(buf: &mut Buffer, area: Rect, y: u16, seen: &Seen, name: &str, bytes: u64, of: u64, fill: Style, remark: &str) {
+struct Entry<'a> {
+    name: &'a str,
+    bytes: u64,
+    /// What the bar is measured against.
+    of: u64,
+    fill: Style,
+    remark: &'a str,
+}
+
+/// One row: name, bar, bytes, remark; what has no room is left out.
+fn draw_entry(buf: &mut Buffer, area: Rect, y: u16, names: u16, seen: &Seen, entry: &Entry) {
     let theme = seen.theme;
-    put::at(buf, area, 0, y, &text::fit(name, NAMES as usize - 1), theme.base());
-    let remarks = if area.width >= 50 { 18 } else { 0 };
-    let width = area.width.saturating_sub(NAMES + NUMBERS + remarks);
-    bar::draw(buf, area, NAMES, y, width, bytes as f64 / of.max(1) as f64, fill, theme.faint());
-    put::right(buf, area, NAMES + width + NUMBERS, y, &units::bytes(bytes), theme.strong());
+    put::at(buf, area, 0, y, &text::fit(entry.name, names as usize - 1), theme.base());
+    let remarks = if area.width >= names + NUMBERS + REMARKS + 6 { REMARKS } else { 0 };
+    let width = area.width.saturating_sub(names + NUMBERS + remarks);
+    bar::draw(buf, area, names, y, width, entry.bytes as f64 / entry.of.max(1) as f64, entry.fill, theme.faint());
+    put::right(buf, area, names + width + NUMBERS, y, &units::bytes(entry.bytes), theme.strong());
     if remarks > 0 {
-        put::right(buf, area, area.width, y, remark, theme.soft());
+        put::right(buf, area, area.width, y, entry.remark, theme.soft());
     }
 }
 
-fn kinds(buf: &mut Buffer, area: Rect, seen: &Seen, m: &Bytes) -> u16 {
+fn kinds(buf: &mut Buffer, area: Rect, names: u16, seen: &Seen, m: &Bytes) -> u16 {
     let all = total(m);
     let theme = seen.theme;
     let share = |n: u64| units::percent(n as f64 / all.max(1) as f64);
@@ -49,51 +64,85 @@ fn kinds(buf: &mut Buffer, area: Rect, seen: &Seen, m: &Bytes) -> u16 {
         ("history", m.history, share(m.history), theme.lane(5)),
     ];
     for (y, (name, bytes, remark, colour)) in lines.iter().enumerate() {
-        line(buf, area, y as u16, seen, name, *bytes, all, Style::new().fg(*colour), remark);
+        let entry = Entry { name, bytes: *bytes, of: all, fill: Style::new().fg(*colour), remark };
+        draw_entry(buf, area, y as u16, names, seen, &entry);
     }
     lines.len() as u16
 }
 
-fn lanes(buf: &mut Buffer, area: Rect, seen: &Seen, frame: &Frame) -> u16 {
+fn lanes(buf: &mut Buffer, area: Rect, names: u16, seen: &Seen, frame: &Frame) -> u16 {
     let most = frame.lanes.iter().map(|l| l.kv.held.max(l.kv.full)).max().unwrap_or(1);
     for (i, lane) in frame.lanes.iter().enumerate().take(area.height as usize) {
-        let colour = Style::new().fg(seen.theme.lane(i));
         let share = lane.kv.held as f64 / lane.kv.full.max(1) as f64;
         let remark = if i == 0 { "all of it".into() } else { format!("{} of full", units::percent(share)) };
         let name = format!("{i} {}", text::line(&lane.spec));
-        line(buf, area, i as u16, seen, &name, lane.kv.held, most, colour, &remark);
+        let fill = Style::new().fg(seen.theme.lane(i));
+        draw_entry(
+            buf,
+            area,
+            i as u16,
+            names,
+            seen,
+            &Entry { name: &name, bytes: lane.kv.held, of: most, fill, remark: &remark },
+        );
     }
     frame.lanes.len() as u16
 }
 
-/// Lanes down, layers across: bytes against what lane 0 holds in the same layer.
-fn layers(buf: &mut Buffer, area: Rect, seen: &Seen, frame: &Frame) {
+/// Lanes down, layers across: bytes against what lane 0 holds in the same layer. Returns the rows taken.
+fn layers(buf: &mut Buffer, area: Rect, names: u16, seen: &Seen, frame: &Frame) -> u16 {
     let theme = seen.theme;
-    let Some(full) = frame.lanes.first().map(|l| &l.kv.per_layer).filter(|l| !l.is_empty()) else { return };
-    let wide = ((area.width.saturating_sub(NAMES)) / full.len() as u16).clamp(1, 4) as usize;
+    let Some(full) = frame.lanes.first().map(|l| &l.kv.per_layer).filter(|l| !l.is_empty()) else { return 0 };
+    let room = area.width.saturating_sub(names);
+    let wide = (room / full.len().min(u16::MAX as usize) as u16).clamp(1, 4) as usize;
     let held = |lane: &LaneFrame, layer: usize| {
         Some(*lane.kv.per_layer.get(layer)? as f32 / (*full.get(layer)?).max(1) as f32)
     };
-    let slots = |lane: &LaneFrame| lane.kv.slots_per_layer.get(seen.selection.layer).copied();
     put::at(buf, area, 0, 0, "by layer", theme.soft());
-    let x = NAMES + (seen.selection.layer * wide) as u16;
+    let x = names.saturating_add((seen.selection.layer * wide).min(u16::MAX as usize) as u16);
     put::at(buf, area, x, 0, &format!("▾{}", seen.selection.layer), theme.accent());
     for (i, lane) in frame.lanes.iter().enumerate() {
         let y = i as u16 + 1;
         if y >= area.height {
             break;
         }
-        let words = slots(lane).map_or(String::new(), |n| format!("{i} {n} slots"));
-        put::at(buf, area, 0, y, &text::fit(&words, NAMES as usize - 1), Style::new().fg(theme.lane(i)));
-        let strip = Rect {
-            x: area.x + NAMES.min(area.width),
-            y: area.y + y,
-            height: 1,
-            width: area.width.saturating_sub(NAMES),
-        };
-        heat::strip(buf, strip, theme, theme.ramp(RampName::Cividis), |x| {
-            held(lane, x / wide).map_or(Ink::Clear, Ink::Value)
-        });
+        let name = text::fit(&format!("{i} {}", text::line(&lane.spec)), names as usize - 1);
+        put::at(buf, area, 0, y, &name, Style::new().fg(theme.lane(i)));
+        let strip = Rect { x: area.x + names.min(area.width), y: area.y + y, height: 1, width: room };
+        let ramp = theme.ramp(RampName::Cividis);
+        heat::strip(buf, strip, theme, ramp, |x| held(lane, x / wide).map_or(Ink::Clear, Ink::Value));
+    }
+    frame.lanes.len() as u16 + 1
+}
+
+/// Columns of a layer's name, and most columns of a lane, in the table of slots.
+const LAYER: u16 = 10;
+const SLOTS: u16 = 10;
+
+/// Layers down, lanes across: entries held. The chosen layer stays in sight.
+fn slots(buf: &mut Buffer, area: Rect, seen: &Seen, frame: &Frame) {
+    let theme = seen.theme;
+    let layers = frame.lanes.first().map_or(0, |l| l.kv.slots_per_layer.len());
+    let rows = area.height.saturating_sub(1) as usize;
+    if rows < 3 || layers == 0 {
+        return;
+    }
+    let wide = (area.width.saturating_sub(LAYER) / frame.lanes.len().max(1) as u16).min(SLOTS);
+    let end = |lane: usize| LAYER + (lane as u16 + 1) * wide;
+    put::at(buf, area, 0, 0, "slots held", theme.soft());
+    for i in 0..frame.lanes.len() {
+        put::right(buf, area, end(i), 0, &format!("lane {i}"), Style::new().fg(theme.lane(i)));
+    }
+    let top = seen.selection.layer.saturating_sub(rows / 2).min(layers.saturating_sub(rows));
+    for (y, layer) in (top..layers).take(rows).enumerate() {
+        let y = y as u16 + 1;
+        let here = layer == seen.selection.layer;
+        let style = if here { theme.accent() } else { theme.base() };
+        put::at(buf, area, 0, y, &format!("layer {layer}"), if here { style } else { theme.soft() });
+        for (i, lane) in frame.lanes.iter().enumerate() {
+            let n = lane.kv.slots_per_layer.get(layer).map_or("–".into(), |n| units::count(*n as u64));
+            put::right(buf, area, end(i), y, &n, style);
+        }
     }
 }
 
@@ -125,13 +174,15 @@ impl Panel for Memory {
             put::note(buf, area, "nothing has been computed yet", seen.theme.soft());
             return;
         };
+        let names = names(area, frame);
         let below = |y: u16| Rect { y: area.y + y.min(area.height), height: area.height.saturating_sub(y), ..area };
         // A blank line between the parts where there is room for all of them.
         let needed = 5 + 2 * frame.lanes.len() as u16 + 3;
         let gap = (area.height >= needed) as u16;
-        let mut y = kinds(buf, area, seen, &frame.memory) + gap;
-        y += lanes(buf, below(y), seen, frame) + gap;
-        layers(buf, below(y), seen, frame);
+        let mut y = kinds(buf, area, names, seen, &frame.memory) + gap;
+        y += lanes(buf, below(y), names, seen, frame) + gap;
+        y += layers(buf, below(y), names, seen, frame) + gap;
+        slots(buf, below(y), seen, frame);
     }
 
     fn keys(&self) -> &'static [(Action, &'static str)] {

@@ -12,6 +12,7 @@ use crate::tui::asker::Asker;
 use crate::tui::panel::{Caption, Panel, Reply};
 use crate::tui::ramp::RampName;
 use crate::tui::seen::{Seen, Selection};
+use crate::tui::theme::Depth;
 use crate::tui::widget::heat::{self, Ink};
 use crate::tui::widget::window::{Grid, Window};
 use crate::tui::widget::{bar, legend, put};
@@ -54,6 +55,7 @@ pub struct Policies {
     /// First lane on the screen, and the rows of a lane.
     from: usize,
     each: u16,
+    height: u16,
 }
 
 /// Share of `flags` in every column of the grid.
@@ -89,7 +91,7 @@ impl Row {
         let against = |f: &std::sync::Arc<crate::engine::frame::Frame>| f.lanes.get(lane).and_then(|l| l.against);
         let frames = &seen.session.frames()[..=at.min(seen.session.frames().len().saturating_sub(1))];
         let compared: Vec<_> = frames.iter().filter(|f| f.partial.is_none()).filter_map(against).collect();
-        let newest = &frames[frames.len().saturating_sub(grid.window.len().max(256) as usize)..];
+        let newest = &frames[frames.len().saturating_sub(grid.window.count().max(256) as usize)..];
         Self {
             spec: text::line(&frame.spec),
             same: seen.session.text(same),
@@ -105,7 +107,40 @@ impl Row {
     }
 }
 
+/// Bytes of the first word, blanks before it included.
+fn first_word(words: &str) -> usize {
+    let blanks = words.len() - words.trim_start().len();
+    words[blanks..].find(' ').map_or(words.len(), |end| blanks + end)
+}
+
+/// The last lines of a text, and how many characters stand before them. A single line is filled to its left end.
+fn tail(words: &str, width: usize, height: usize) -> (usize, Vec<String>) {
+    if height == 1 {
+        let mut start = words.len();
+        for (i, _) in words.char_indices().rev() {
+            if text::width(&words[i..]) > width {
+                break;
+            }
+            start = i;
+        }
+        return (words[..start].chars().count(), vec![words[start..].to_string()]);
+    }
+    let mut lines = text::wrap(words, width);
+    let skip = lines.len().saturating_sub(height);
+    let before = lines.drain(..skip).map(|l| l.chars().count()).sum();
+    (before, lines)
+}
+
 impl Policies {
+    /// The place of a lane; what does not divide evenly goes to lane 0's text.
+    fn block(&self, lane: usize, area: Rect) -> Option<Rect> {
+        let spare = if self.from == 0 { area.height.saturating_sub(self.each * self.rows.len() as u16) } else { 0 };
+        let place = lane.checked_sub(self.from)? as u16;
+        let top = place * self.each + if place > 0 { spare } else { 0 };
+        let height = self.each + if place == 0 { spare } else { 0 };
+        (top < area.height).then(|| Rect { y: area.y + top, height: height.min(area.height - top), ..area })
+    }
+
     fn draw_head(&self, area: Rect, buf: &mut Buffer, seen: &Seen, lane: usize, row: &Row) {
         let theme = seen.theme;
         let colour = Style::new().fg(theme.lane(lane));
@@ -135,7 +170,7 @@ impl Policies {
         let agree_width = text::width(&agrees) as u16 + 1;
         let kl = match row.kl.last() {
             Some(Some(kl)) => format!("  KL {:>6}", units::number(*kl)),
-            Some(None) if row.compared > 0 => "  other text".into(),
+            Some(None) if row.compared > 0 => "  text differs".into(),
             _ => String::new(),
         };
         x = put::at(buf, area, x, 0, &kl, theme.base());
@@ -150,32 +185,27 @@ impl Policies {
         }
     }
 
-    /// The newest end of the text in `rows` lines, the first difference marked.
-    fn draw_text(&self, area: Rect, buf: &mut Buffer, seen: &Seen, lane: usize, row: &Row) {
+    /// The newest end of the text, the first difference marked; returns the rows it took.
+    fn draw_text(&self, area: Rect, buf: &mut Buffer, seen: &Seen, lane: usize, row: &Row) -> u16 {
         let theme = seen.theme;
-        let width = area.width as usize;
         let shared = row.same.chars().count();
-        let whole = format!("{}{}", row.same, row.other);
-        let lines = text::wrap(&whole, width);
-        let skip = lines.len().saturating_sub(area.height as usize);
-        let mut at: usize = lines[..skip].iter().map(|l| l.chars().count()).sum();
-        for (y, line) in lines[skip..].iter().enumerate() {
+        let (mut at, lines) = tail(&format!("{}{}", row.same, row.other), area.width as usize, area.height as usize);
+        let colour = Style::new().fg(theme.lane(lane));
+        for (y, line) in lines.iter().enumerate() {
             let n = line.chars().count();
             let split = shared.saturating_sub(at).min(n);
             let cut = line.char_indices().nth(split).map_or(line.len(), |(i, _)| i);
             let (same, other) = line.split_at(cut);
             let base = if lane == 0 { theme.base() } else { theme.soft() };
             let x = put::at(buf, area, 0, y as u16, same, base);
-            let first = at + split == shared && !other.is_empty() && lane > 0;
-            let colour = Style::new().fg(theme.lane(lane));
-            let mut rest = other.char_indices();
-            rest.next();
-            let head = rest.next().map_or(other.len(), |(i, _)| i);
-            let style = if first { colour.add_modifier(Modifier::REVERSED) } else { colour };
-            let x = put::at(buf, area, x, y as u16, &other[..head], style);
-            put::at(buf, area, x, y as u16, &other[head..], colour);
+            // The first word that differs stands out.
+            let first = at + split == shared && lane > 0;
+            let word = if first { first_word(other) } else { 0 };
+            let x = put::at(buf, area, x, y as u16, &other[..word], colour.add_modifier(Modifier::REVERSED));
+            put::at(buf, area, x, y as u16, &other[word..], colour);
             at += n;
         }
+        lines.len() as u16
     }
 
     fn draw_strips(&self, area: Rect, buf: &mut Buffer, seen: &Seen, row: &Row, layer_rows: u16) {
@@ -183,7 +213,7 @@ impl Policies {
         let Some(grid) = self.grid else { return };
         let ramp = theme.ramp(RampName::Cividis);
         let ink = |share: Option<&f32>| match share {
-            Some(0.0) => Ink::Plain(theme.raised),
+            Some(0.0) => Ink::Gone,
             Some(&share) => Ink::Value(share),
             None => Ink::Clear,
         };
@@ -207,13 +237,19 @@ impl Policies {
         let prompt = seen.session.prompt.len() as u32;
         put::at(buf, area, 0, 0, "pos", seen.theme.soft());
         let step = 12u32.next_multiple_of(grid.zoom);
+        let generated = grid.of(prompt).map(|value| value * grid.zoom);
         let mut x = 0;
         while let Some(value) = grid.value(x) {
-            put::at(buf, area, NAMES + x as u16, 0, &format!("╷{}", grid.cell(value)), seen.theme.faint());
+            let words = format!("╷{}", grid.cell(value));
+            let end = x + words.chars().count() as u32;
+            let touches = generated.is_some_and(|g| end > g && x < g + 11);
+            if !touches && end <= grid.pixels() {
+                put::at(buf, area, NAMES + x as u16, 0, &words, seen.theme.faint());
+            }
             x += step;
         }
-        if let Some(value) = grid.of(prompt) {
-            put::at(buf, area, NAMES + (value * grid.zoom) as u16, 0, "▏generated", seen.theme.accent());
+        if let Some(x) = generated {
+            put::at(buf, area, NAMES + x as u16, 0, "▏generated", seen.theme.accent());
         }
         if let Some(value) = seen.selection.token.and_then(|t| grid.of(t as u32)) {
             put::at(buf, area, NAMES + (value * grid.zoom) as u16, 0, "▾", seen.theme.chosen());
@@ -246,6 +282,7 @@ impl Panel for Policies {
         let lanes = self.rows.len().max(1) as u16;
         // A lane needs a row at least; more lanes than rows scroll.
         self.each = (area.height / lanes).max(1);
+        self.height = area.height;
         let fits = (area.height / self.each).max(1) as usize;
         let lane = seen.lane_index();
         self.from = self.from.min(lane).max((lane + 1).saturating_sub(fits));
@@ -265,7 +302,12 @@ impl Panel for Policies {
         }
         let mut spans = vec![Span::styled(" held, share of layers × kv heads", theme.soft())];
         spans.extend(legend::ramp(theme, theme.ramp(RampName::Cividis), "few", "all", ""));
-        spans.extend(legend::key(theme, Style::new().fg(theme.raised), "█", "evicted everywhere"));
+        spans.extend(legend::key(
+            theme,
+            Style::new().fg(theme.gone),
+            if theme.depth == Depth::Mono { "·" } else { "█" },
+            "evicted everywhere",
+        ));
         spans.push(Span::styled("· KL(lane 0 ‖ lane), nats, while the text is the same ", theme.soft()));
         Caption {
             facts: put::whole_spans(facts, area.width as usize),
@@ -274,36 +316,32 @@ impl Panel for Policies {
     }
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
-        if self.rows.is_empty() {
-            put::note(buf, area, "lanes appear with the first step", seen.theme.soft());
+        if put::waiting(buf, area, seen) {
             return;
         }
         let heads = self.rows.first().map_or(0, |r| r.layer.len()) as u16;
-        for (i, row) in self.rows.iter().enumerate().skip(self.from) {
-            let top = (i - self.from) as u16 * self.each;
-            if top >= area.height {
-                break;
-            }
-            let block = Rect { y: area.y + top, height: self.each.min(area.height - top), ..area };
+        for (i, row) in self.rows.iter().enumerate() {
+            let Some(block) = self.block(i, area) else { continue };
             self.draw_head(block, buf, seen, i, row);
-            let mut rest = block.height - 1;
-            // A blank line between lanes where there is plenty of room.
-            rest -= (rest >= 6) as u16;
+            let rest = block.height - 1;
             let strips = match rest {
                 0 => 0,
                 1 | 2 => 1,
                 _ if i == 0 => 1,
-                n => 1 + heads.div_ceil(2).clamp(1, (n - 2).max(1)),
+                n => 1 + heads.div_ceil(2).clamp(1, n - 2),
             };
-            let words = rest - strips;
-            let indent = Rect { x: area.x + NAMES.min(area.width), width: area.width.saturating_sub(NAMES), ..area };
+            // Lanes stay apart where there is plenty of room.
+            let words = (rest - strips).min(if rest >= 6 { rest - strips - 1 } else { rest });
+            let mut y = block.y + 1;
             if words > 0 {
-                self.draw_text(Rect { y: block.y + 1, height: words, ..indent }, buf, seen, i, row);
+                let indent = NAMES.min(area.width);
+                let place = Rect { x: area.x + indent, y, width: area.width - indent, height: words };
+                y += self.draw_text(place, buf, seen, i, row);
             }
-            let place = Rect { y: block.y + 1 + words, height: strips, ..area };
+            let place = Rect { y, height: strips, ..area };
             match (strips, i) {
                 (0, _) => {}
-                (_, 0) => self.draw_ruler(place, buf, seen),
+                (_, 0) => self.draw_ruler(Rect { y: block.bottom() - 1, ..place }, buf, seen),
                 _ => self.draw_strips(place, buf, seen, row, strips - 1),
             }
         }
@@ -322,8 +360,9 @@ impl Panel for Policies {
     }
 
     fn click(&mut self, _x: u16, y: u16, _seen: &Seen, selection: &mut Selection) -> Reply {
-        let lane = self.from + (y / self.each.max(1)) as usize;
-        if lane < self.rows.len() {
+        let area = Rect { x: 0, y: 0, width: 1, height: self.height };
+        let hit = |lane: &usize| self.block(*lane, area).is_some_and(|b| (b.y..b.bottom()).contains(&y));
+        if let Some(lane) = (0..self.rows.len()).find(hit) {
             selection.lane = lane;
         }
         Reply::Done
@@ -335,5 +374,35 @@ impl Panel for Policies {
             (Action::LayerNext, "strips of another layer"),
             (Action::Fork, "new lane from this one at this step"),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_text_is_what_shows() {
+        assert_eq!(tail("one two three", 5, 1), (8, vec!["three".to_string()]));
+        let (before, lines) = tail("one two three four", 9, 1);
+        assert_eq!((before, lines.concat().as_str()), (9, "hree four"));
+        let (before, lines) = tail("aa bb cc dd", 5, 2);
+        assert_eq!((before, lines.concat().as_str()), (0, "aa bb cc dd"));
+    }
+
+    #[test]
+    fn a_word_keeps_its_blanks() {
+        assert_eq!([first_word(" is Paris"), first_word("is"), first_word("")], [3, 2, 0]);
+    }
+
+    #[test]
+    fn columns_tell_the_share_that_is_held() {
+        let mut kept = Kept::new(2, 1, 4);
+        [0, 1, 3].into_iter().for_each(|p| kept.set(0, 0, p));
+        kept.set(1, 0, 0);
+        let grid = Grid::new(Window { from: 0, to: 4 }, 2, 1);
+        let (all, layer) = strips(&kept, grid, 0);
+        assert_eq!(all, [0.75, 0.25]);
+        assert_eq!(layer, [[1.0, 0.5]]);
     }
 }

@@ -257,6 +257,9 @@ impl Panel for Timings {
 
     fn draw(&self, area: Rect, buf: &mut Buffer, seen: &Seen) {
         let theme = seen.theme;
+        if put::waiting(buf, area, seen) {
+            return;
+        }
         if self.rows.is_empty() {
             put::note(buf, area, "no operation times in these steps", theme.soft());
             return;

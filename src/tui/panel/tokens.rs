@@ -115,6 +115,24 @@ impl Default for Tokens {
     }
 }
 
+/// Share of the chosen lane's caches that hold each position. Lane 0 holds everything: there, the mean of the
+/// other lanes is told instead.
+fn kept_share(seen: &Seen, positions: usize) -> Vec<f32> {
+    let mut share = vec![0.0; positions];
+    let Some(frame) = seen.frame() else { return share };
+    let chosen = match seen.lane_index() {
+        0 if frame.lanes.len() > 1 => &frame.lanes[1..],
+        lane => frame.lanes.get(lane..=lane).unwrap_or_default(),
+    };
+    for lane in chosen {
+        let all = (lane.kept.layers * lane.kept.kv_heads * chosen.len()).max(1) as f32;
+        for (sum, depth) in share.iter_mut().zip(lane.kept.depth()) {
+            *sum += depth as f32 / all;
+        }
+    }
+    share
+}
+
 /// Rows for the text: the last row tells about the chosen token where there is room for it.
 fn text_rows(area: Rect) -> u16 {
     if area.height >= 3 { area.height - 1 } else { area.height }
@@ -140,10 +158,8 @@ impl Tokens {
             })
             .collect();
         self.values = (0..ids.len()).map(|p| self.value(seen, p, massive[p])).collect();
-        if let (Tint::Kept, Some(lane)) = (self.tint, seen.lane()) {
-            let all = (lane.kept.layers * lane.kept.kv_heads).max(1) as f32;
-            self.values = lane.kept.depth().iter().map(|&d| d as f32 / all).collect();
-            self.values.resize(ids.len(), f32::NAN);
+        if self.tint == Tint::Kept {
+            self.values = kept_share(seen, ids.len());
         }
         let values = self.values.iter().copied();
         self.fitted = match self.tint {
@@ -248,6 +264,10 @@ impl Tokens {
         let theme = seen.theme;
         let value = self.values.get(position).copied().unwrap_or(f32::NAN);
         let mut style = match &self.fitted {
+            Some(_) if self.tint == Tint::Massive => match value {
+                1.0 => Style::new().fg(theme.ground).bg(theme.warn),
+                _ => theme.soft(),
+            },
             Some(fitted) if !value.is_nan() => {
                 let t = fitted.t(value);
                 if theme.depth == Depth::Mono {
@@ -330,7 +350,12 @@ impl Panel for Tokens {
                 Style::new().fg(theme.lane(seen.lane_index())),
             ));
         }
-        let mut spans = vec![Span::styled(format!(" {}", self.tint.meaning()), theme.soft())];
+        let lanes = seen.frame().map_or(0, |f| f.lanes.len());
+        let whose = match (self.tint, seen.lane_index()) {
+            (Tint::Kept, 0) if lanes > 1 => format!(", mean of lanes 1–{}", lanes - 1),
+            _ => String::new(),
+        };
+        let mut spans = vec![Span::styled(format!(" {}{whose}", self.tint.meaning()), theme.soft())];
         match (&self.fitted, self.tint) {
             (_, Tint::Massive) => spans.push(Span::styled(" ▲ underlined ", Style::new().fg(theme.warn))),
             (Some(fitted), _) => {
@@ -417,5 +442,41 @@ impl Panel for Tokens {
             (Action::Scale, "linear, log, percentile"),
             (Action::Search, "find a token"),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strip(words: &[&str], width: u16, prompt: usize) -> Tokens {
+        let item = |w: &&str| Item { shown: (*w).into(), width: text::width(w) as u16, massive: false };
+        let mut tokens = Tokens { items: words.iter().map(item).collect(), ..Tokens::default() };
+        tokens.flow(width, prompt);
+        tokens
+    }
+
+    #[test]
+    fn tokens_flow_and_break_at_the_edge_and_after_line_ends() {
+        let tokens = strip(&["The", "·cat", "·sat", "␊", "·on", "·it"], 8, 6);
+        assert_eq!(tokens.lines, [0, 2, 4]);
+        assert_eq!(tokens.items_of(1), 2..4);
+        assert_eq!(tokens.items_of(9), 6..6);
+        assert_eq!(tokens.line_of(5), 2);
+    }
+
+    #[test]
+    fn columns_and_items_agree_also_behind_the_mark_of_the_generated_text() {
+        let tokens = strip(&["The", "·cat", "·sat"], 80, 1);
+        for item in 0..3 {
+            assert_eq!(tokens.item_at(0, tokens.column(item, 1), 1), Some(item));
+        }
+        assert_eq!(tokens.column(2, 1), 8);
+        assert_eq!(tokens.item_at(0, 70, 1), Some(2));
+    }
+
+    #[test]
+    fn a_token_wider_than_the_panel_takes_a_line_of_its_own() {
+        assert_eq!(strip(&["a", "bbbbbbbbbbbb", "c"], 4, 3).lines, [0, 1, 2]);
     }
 }

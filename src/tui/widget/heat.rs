@@ -2,7 +2,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier};
+use ratatui::style::Color;
 
 use crate::tui::theme::{Depth, Ramp, Theme};
 
@@ -17,8 +17,8 @@ pub enum Ink {
     Dim(f32),
     /// A mark in the accent colour.
     Mark,
-    /// A plain colour.
-    Plain(Color),
+    /// A place that is empty: evicted, or above the diagonal under the crosshair.
+    Gone,
 }
 
 impl Ink {
@@ -28,7 +28,7 @@ impl Ink {
             Ink::Value(t) => Some(ramp.colour(t)),
             Ink::Dim(t) => Some(ramp.dimmed(t)),
             Ink::Mark => Some(theme.accent),
-            Ink::Plain(colour) => Some(colour),
+            Ink::Gone => Some(theme.gone),
         }
     }
 
@@ -37,7 +37,8 @@ impl Ink {
             Ink::Clear => None,
             Ink::Value(t) => Some(t),
             Ink::Dim(t) => Some(t * 0.25),
-            Ink::Mark | Ink::Plain(_) => Some(1.0),
+            Ink::Gone => Some(0.0),
+            Ink::Mark => Some(1.0),
         }
     }
 }
@@ -59,10 +60,8 @@ pub fn halves(buf: &mut Buffer, area: Rect, theme: &Theme, ramp: &Ramp, pixel: i
             let cell = &mut buf[(area.x + x, area.y + y)];
             if theme.depth == Depth::Mono {
                 if let Some(t) = [top, bottom].into_iter().filter_map(Ink::weight).reduce(f32::max) {
-                    cell.set_symbol(glyph(t));
-                    if top == Ink::Mark || bottom == Ink::Mark {
-                        cell.modifier.insert(Modifier::REVERSED);
-                    }
+                    let marked = top == Ink::Mark || bottom == Ink::Mark;
+                    cell.set_symbol(if marked { "◆" } else { glyph(t) });
                 }
                 continue;
             }

@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use crate::tui::seen::Seen;
 use crate::tui::text;
 
 /// Draws safe text at column `x`, row `y` of `area` (from its corner), cut with `…` at the right edge.
@@ -41,6 +42,15 @@ pub fn note(buf: &mut Buffer, area: Rect, words: &str, style: Style) {
         let left = area.width.saturating_sub(text::width(line) as u16) / 2;
         at(buf, area, left, top + i as u16, line, style);
     }
+}
+
+/// Says that nothing has been computed yet, where that is so.
+pub fn waiting(buf: &mut Buffer, area: Rect, seen: &Seen) -> bool {
+    let waiting = seen.frame().is_none();
+    if waiting {
+        note(buf, area, "nothing has been computed yet", seen.theme.faint());
+    }
+    waiting
 }
 
 /// Spans that fit into `columns`, whole from the left; the first that does not fit ends the line.

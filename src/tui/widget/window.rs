@@ -8,7 +8,7 @@ pub struct Window {
 }
 
 impl Window {
-    pub fn len(self) -> u32 {
+    pub fn count(self) -> u32 {
         self.to.saturating_sub(self.from)
     }
 
@@ -50,7 +50,7 @@ impl Zoom {
     pub fn window(&mut self, at: u32, first: u32, end: u32) -> Window {
         let end = end.max(first + 1);
         let len = ((end - first) >> self.steps.min(31)).max(CLOSEST).min(end - first);
-        let keeps = |w: &Window| w.len() == len && w.from >= first && w.to <= end && (w.from..w.to).contains(&at);
+        let keeps = |w: &Window| w.count() == len && w.from >= first && w.to <= end && (w.from..w.to).contains(&at);
         let window = match self.last.filter(keeps) {
             Some(window) => window,
             None => Window::around(at.clamp(first, end - 1), len, first, end),
@@ -73,7 +73,7 @@ pub struct Grid {
 impl Grid {
     /// `largest` limits the pixels for one value.
     pub fn new(window: Window, pixels: u32, largest: u32) -> Self {
-        let len = window.len().max(1);
+        let len = window.count().max(1);
         let values = len.min(pixels).max(1);
         Self { window, values, zoom: (pixels / values).clamp(1, largest.max(1)) }
     }
@@ -89,7 +89,7 @@ impl Grid {
 
     /// First cell of a value.
     pub fn cell(self, value: u32) -> u32 {
-        self.window.from + (value as u64 * self.window.len() as u64 / self.values as u64) as u32
+        self.window.from + (value as u64 * self.window.count() as u64 / self.values as u64) as u32
     }
 
     /// Value that holds a cell.
@@ -98,14 +98,14 @@ impl Grid {
         // The last value whose first cell is not behind `cell`.
         inside.then(|| {
             let offset = (cell - self.window.from) as u64 * self.values as u64;
-            let near = (offset / self.window.len().max(1) as u64) as u32;
+            let near = (offset / self.window.count().max(1) as u64) as u32;
             if near + 1 < self.values && self.cell(near + 1) <= cell { near + 1 } else { near }
         })
     }
 
     /// Cells in each value, rounded up.
     pub fn folded(self) -> u32 {
-        self.window.len().div_ceil(self.values)
+        self.window.count().div_ceil(self.values)
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
             zoom.closer(100);
         }
         let close = zoom.window(50, 0, 100);
-        assert!(close.len() <= 8 && close.from <= 50 && 50 < close.to);
+        assert!(close.count() <= 8 && close.from <= 50 && 50 < close.to);
         assert_eq!(zoom.window(51, 0, 100), close);
         assert!(zoom.window(90, 0, 100).from > 51);
     }
@@ -143,7 +143,7 @@ mod tests {
         fn any_window_lies_inside_and_holds_its_point(at in 0u32..2000, end in 1u32..1000, steps in 0u32..40) {
             let mut zoom = Zoom { steps, last: None };
             let window = zoom.window(at, 0, end);
-            prop_assert!(window.to <= end && window.len() >= 1);
+            prop_assert!(window.to <= end && window.count() >= 1);
             prop_assert!(at >= end || (window.from..window.to).contains(&at));
         }
     }

@@ -1,8 +1,10 @@
 //! Quantised weights, reordered once at load so that a read of 64 bytes feeds 16 rows.
 
+use rayon::prelude::*;
 use thiserror::Error;
 
 use super::format::{Format, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::memory::{WeightBox, WeightMemory};
 use crate::model::tensor::{DType, Tensor};
 
 /// Rows of a tile.
@@ -18,6 +20,8 @@ pub enum PackError {
     Mixed { name: String, dtype: DType, cols: usize, other: DType, other_cols: usize },
     #[error("tensor {name} {dtype} [{rows}, {cols}] has {found} bytes of data: the file is damaged or cut short")]
     Size { name: String, dtype: DType, rows: usize, cols: usize, found: usize },
+    #[error("no memory for {bytes} bytes of packed weights")]
+    Memory { bytes: usize, source: std::io::Error },
 }
 
 /// Weights [rows, cols] as [tiles, cols / block] packed blocks of 16 rows; rows past the end are zero.
@@ -29,14 +33,14 @@ pub struct PackedMatrix {
 
 /// Tile after tile; the tile's blocks are in the order of its columns.
 pub(super) enum Blocks {
-    Q4_0(Vec<Q4_0>),
-    Q4_1(Vec<Q4_1>),
-    Q5_0(Vec<Q5_0>),
-    Q5_1(Vec<Q5_1>),
-    Q8_0(Vec<Q8_0>),
-    Q4K(Vec<Q4K>),
-    Q5K(Vec<Q5K>),
-    Q6K(Vec<Q6K>),
+    Q4_0(WeightBox<Q4_0>),
+    Q4_1(WeightBox<Q4_1>),
+    Q5_0(WeightBox<Q5_0>),
+    Q5_1(WeightBox<Q5_1>),
+    Q8_0(WeightBox<Q8_0>),
+    Q4K(WeightBox<Q4K>),
+    Q5K(WeightBox<Q5K>),
+    Q6K(WeightBox<Q6K>),
 }
 
 /// Runs `$body` with `$vec` the vector of packed blocks, whatever their format.
@@ -58,16 +62,16 @@ pub(super) use with_blocks;
 
 impl PackedMatrix {
     /// The rows of all parts, one below the other. One format and width for all.
-    pub fn pack(parts: &[&Tensor]) -> Result<Self, PackError> {
+    pub fn pack(parts: &[&Tensor], memory: &mut WeightMemory) -> Result<Self, PackError> {
         let (dtype, cols) = checked(parts)?;
         let order: Vec<_> =
             parts.iter().enumerate().flat_map(|(p, part)| (0..part.rows).map(move |row| Some((p, row)))).collect();
-        Self::from_rows(dtype, cols, parts, &order)
+        Self::from_rows(dtype, cols, parts, &order, memory)
     }
 
     /// Tile 2t is `even`'s tile t and tile 2t + 1 is `odd`'s, so that a worker who is given an even range of tiles
     /// has both halves of a gated product. Both have as many rows; each is padded to whole tiles by itself.
-    pub fn pack_interleaved(even: &Tensor, odd: &Tensor) -> Result<Self, PackError> {
+    pub fn pack_interleaved(even: &Tensor, odd: &Tensor, memory: &mut WeightMemory) -> Result<Self, PackError> {
         let (dtype, cols) = checked(&[even, odd])?;
         let tiles = even.rows.max(odd.rows).div_ceil(TILE);
         let order: Vec<Option<(usize, usize)>> = (0..tiles * 2 * TILE)
@@ -77,7 +81,7 @@ impl PackedMatrix {
                 (row < [even.rows, odd.rows][part]).then_some((part, row))
             })
             .collect();
-        Self::from_rows(dtype, cols, &[even, odd], &order)
+        Self::from_rows(dtype, cols, &[even, odd], &order, memory)
     }
 
     /// `order` names (part, row) for each row of the result; `None` is a row of zeros.
@@ -86,16 +90,17 @@ impl PackedMatrix {
         cols: usize,
         parts: &[&Tensor],
         order: &[Option<(usize, usize)>],
+        memory: &mut WeightMemory,
     ) -> Result<Self, PackError> {
         let blocks = match dtype {
-            DType::Q4_0 => Blocks::Q4_0(pack_rows(cols, parts, order)),
-            DType::Q4_1 => Blocks::Q4_1(pack_rows(cols, parts, order)),
-            DType::Q5_0 => Blocks::Q5_0(pack_rows(cols, parts, order)),
-            DType::Q5_1 => Blocks::Q5_1(pack_rows(cols, parts, order)),
-            DType::Q8_0 => Blocks::Q8_0(pack_rows(cols, parts, order)),
-            DType::Q4K => Blocks::Q4K(pack_rows(cols, parts, order)),
-            DType::Q5K => Blocks::Q5K(pack_rows(cols, parts, order)),
-            DType::Q6K => Blocks::Q6K(pack_rows(cols, parts, order)),
+            DType::Q4_0 => Blocks::Q4_0(pack_rows(cols, parts, order, memory)?),
+            DType::Q4_1 => Blocks::Q4_1(pack_rows(cols, parts, order, memory)?),
+            DType::Q5_0 => Blocks::Q5_0(pack_rows(cols, parts, order, memory)?),
+            DType::Q5_1 => Blocks::Q5_1(pack_rows(cols, parts, order, memory)?),
+            DType::Q8_0 => Blocks::Q8_0(pack_rows(cols, parts, order, memory)?),
+            DType::Q4K => Blocks::Q4K(pack_rows(cols, parts, order, memory)?),
+            DType::Q5K => Blocks::Q5K(pack_rows(cols, parts, order, memory)?),
+            DType::Q6K => Blocks::Q6K(pack_rows(cols, parts, order, memory)?),
             DType::F32 | DType::F16 | DType::BF16 => {
                 return Err(PackError::NotQuantized { name: parts[0].name.clone(), dtype });
             }
@@ -118,7 +123,7 @@ impl PackedMatrix {
 
     /// Bytes that one pass over the weights reads.
     pub fn bytes(&self) -> usize {
-        with_blocks!(&self.blocks, blocks => size_of_val(blocks.as_slice()))
+        with_blocks!(&self.blocks, blocks => size_of_val::<[_]>(blocks))
     }
 }
 
@@ -137,17 +142,30 @@ fn checked(parts: &[&Tensor]) -> Result<(DType, usize), PackError> {
     Ok((first.dtype, first.cols))
 }
 
-fn pack_rows<F: Format>(cols: usize, parts: &[&Tensor], order: &[Option<(usize, usize)>]) -> Vec<F> {
+fn pack_rows<F: Format>(
+    cols: usize,
+    parts: &[&Tensor],
+    order: &[Option<(usize, usize)>],
+    memory: &mut WeightMemory,
+) -> Result<WeightBox<F>, PackError> {
     let (columns, bytes) = F::DTYPE.block();
     let per_row = cols / columns;
-    let mut blocks = vec![F::zeroed(); order.len().div_ceil(TILE) * per_row];
-    for (i, place) in order.iter().enumerate() {
-        if let Some((part, row)) = place {
-            let tile = &mut blocks[i / TILE * per_row..][..per_row];
-            for (block, file) in tile.iter_mut().zip(parts[*part].row(*row).chunks_exact(bytes)) {
-                block.pack(i % TILE, file);
+    let count = order.len().div_ceil(TILE).saturating_mul(per_row);
+    let mut blocks = memory
+        .zeroed::<F>(count)
+        .map_err(|source| PackError::Memory { bytes: count.saturating_mul(size_of::<F>()), source })?;
+    if per_row == 0 {
+        return Ok(blocks);
+    }
+    // A worker per core: packing reads and writes every weight once.
+    blocks.par_chunks_mut(per_row).zip(order.par_chunks(TILE)).for_each(|(tile, order)| {
+        for (lane, place) in order.iter().enumerate() {
+            if let Some((part, row)) = place {
+                for (block, file) in tile.iter_mut().zip(parts[*part].row(*row).chunks_exact(bytes)) {
+                    block.pack(lane, file);
+                }
             }
         }
-    }
-    blocks
+    });
+    Ok(blocks)
 }

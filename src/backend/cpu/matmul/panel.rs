@@ -35,6 +35,7 @@ impl<K: Kind> Panel<K> {
     pub fn decode<S: Simd, F: Format<Kind = K>>(&mut self, s: S, tile: &Packed<F>, from: usize, to: usize) {
         self.blocks = to - from;
         for (block, out) in (from..to).zip(&mut self.decoded) {
+            tile.prefetch(s, block);
             for (group, line) in out.q.iter_mut().enumerate() {
                 s.store_bytes(tile.group(s, block, group), line);
             }
@@ -70,4 +71,7 @@ impl<K: Kind> TileColumns for Panel<K> {
     fn min<S: Simd>(&self, s: S, block: usize, span: usize) -> S::Floats {
         s.load(&self.decoded[block].min[span])
     }
+
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, _s: S, _block: usize) {}
 }

@@ -5,6 +5,7 @@
 //! layouts are ggml's; the bits and the scales stay those of the file, only their order changes.
 
 mod bit_plane;
+mod halves;
 mod k_scales;
 mod nibble;
 mod q4_0;
@@ -84,9 +85,4 @@ pub trait Format: Pod + Send + Sync {
     fn scale<S: Simd>(&self, s: S, block: usize, span: usize) -> S::Floats;
     /// Asked for only if the kind has one.
     fn min<S: Simd>(&self, s: S, block: usize, span: usize) -> S::Floats;
-}
-
-/// The little-endian half float at byte `at`, as bits.
-fn f16_bits(file: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([file[at], file[at + 1]])
 }

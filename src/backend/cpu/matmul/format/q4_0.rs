@@ -3,15 +3,16 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
+use super::halves::Halves;
 use super::nibble::Nibbles;
-use super::{Bits4, Format, f16_bits};
+use super::{Bits4, Format};
 use crate::model::tensor::DType;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(32))]
 pub struct Q4_0 {
     q: Nibbles,
-    d: [u16; 16],
+    d: Halves,
 }
 
 impl Format for Q4_0 {
@@ -19,7 +20,7 @@ impl Format for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
 
     fn pack(&mut self, row: usize, file: &[u8]) {
-        self.d[row] = f16_bits(file, 0);
+        self.d.put(row, file);
         self.q.put_row(row, &file[2..18]);
     }
 
@@ -30,11 +31,11 @@ impl Format for Q4_0 {
 
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.d)
+        self.d.load(s)
     }
 
     #[inline(always)]
     fn min<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.mul(s.load_f16(&self.d), s.splat(-8.0))
+        s.mul(self.d.load(s), s.splat(-8.0))
     }
 }

@@ -3,16 +3,17 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
+use super::halves::Halves;
 use super::nibble::Nibbles;
-use super::{Bits4, Format, f16_bits};
+use super::{Bits4, Format};
 use crate::model::tensor::DType;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(32))]
 pub struct Q4_1 {
     q: Nibbles,
-    d: [u16; 16],
-    m: [u16; 16],
+    d: Halves,
+    m: Halves,
 }
 
 impl Format for Q4_1 {
@@ -20,8 +21,8 @@ impl Format for Q4_1 {
     const DTYPE: DType = DType::Q4_1;
 
     fn pack(&mut self, row: usize, file: &[u8]) {
-        self.d[row] = f16_bits(file, 0);
-        self.m[row] = f16_bits(file, 2);
+        self.d.put(row, file);
+        self.m.put(row, &file[2..]);
         self.q.put_row(row, &file[4..20]);
     }
 
@@ -32,11 +33,11 @@ impl Format for Q4_1 {
 
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.d)
+        self.d.load(s)
     }
 
     #[inline(always)]
     fn min<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.m)
+        self.m.load(s)
     }
 }

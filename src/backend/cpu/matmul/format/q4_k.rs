@@ -3,16 +3,17 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
+use super::halves::Halves;
 use super::k_scales::scale_and_min;
 use super::nibble::Nibbles;
-use super::{Bits4, Format, f16_bits};
+use super::{Bits4, Format};
 use crate::model::tensor::DType;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(32))]
 pub struct Q4K {
-    d: [u16; 16],
-    dmin: [u16; 16],
+    d: Halves,
+    dmin: Halves,
     blocks: [Block; 8],
 }
 
@@ -30,8 +31,8 @@ impl Format for Q4K {
     const BLOCKS: usize = 8;
 
     fn pack(&mut self, row: usize, file: &[u8]) {
-        self.d[row] = f16_bits(file, 0);
-        self.dmin[row] = f16_bits(file, 2);
+        self.d.put(row, file);
+        self.dmin.put(row, &file[2..]);
         for (b, block) in self.blocks.iter_mut().enumerate() {
             (block.scale[row], block.min[row]) = scale_and_min(b, &file[4..16]);
             // Blocks 2i and 2i + 1 are the low and the high halves of the same 32 bytes.
@@ -49,11 +50,11 @@ impl Format for Q4K {
     /// Exact: 11 bits × 6 bits.
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, block: usize, _span: usize) -> S::Floats {
-        s.mul(s.load_f16(&self.d), s.load_u8(&self.blocks[block].scale))
+        s.mul(self.d.load(s), s.load_u8(&self.blocks[block].scale))
     }
 
     #[inline(always)]
     fn min<S: Simd>(&self, s: S, block: usize, _span: usize) -> S::Floats {
-        s.mul(s.mul(s.load_f16(&self.dmin), s.splat(-1.0)), s.load_u8(&self.blocks[block].min))
+        s.mul(s.mul(self.dmin.load(s), s.splat(-1.0)), s.load_u8(&self.blocks[block].min))
     }
 }

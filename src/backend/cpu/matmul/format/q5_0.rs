@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
 use super::bit_plane::BitPlane;
+use super::halves::Halves;
 use super::nibble::Nibbles;
-use super::{Bits5, Format, f16_bits};
+use super::{Bits5, Format};
 use crate::model::tensor::DType;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -13,7 +14,7 @@ use crate::model::tensor::DType;
 pub struct Q5_0 {
     low: Nibbles,
     high: BitPlane,
-    d: [u16; 16],
+    d: Halves,
 }
 
 impl Format for Q5_0 {
@@ -21,7 +22,7 @@ impl Format for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
 
     fn pack(&mut self, row: usize, file: &[u8]) {
-        self.d[row] = f16_bits(file, 0);
+        self.d.put(row, file);
         self.high.put_row(row, &file[2..6]);
         self.low.put_row(row, &file[6..22]);
     }
@@ -33,11 +34,11 @@ impl Format for Q5_0 {
 
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.d)
+        self.d.load(s)
     }
 
     #[inline(always)]
     fn min<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.mul(s.load_f16(&self.d), s.splat(-16.0))
+        s.mul(self.d.load(s), s.splat(-16.0))
     }
 }

@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
 use super::bit_plane::BitPlane;
+use super::halves::Halves;
 use super::nibble::Nibbles;
-use super::{Bits5, Format, f16_bits};
+use super::{Bits5, Format};
 use crate::model::tensor::DType;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -13,8 +14,8 @@ use crate::model::tensor::DType;
 pub struct Q5_1 {
     low: Nibbles,
     high: BitPlane,
-    d: [u16; 16],
-    m: [u16; 16],
+    d: Halves,
+    m: Halves,
 }
 
 impl Format for Q5_1 {
@@ -22,8 +23,8 @@ impl Format for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
 
     fn pack(&mut self, row: usize, file: &[u8]) {
-        self.d[row] = f16_bits(file, 0);
-        self.m[row] = f16_bits(file, 2);
+        self.d.put(row, file);
+        self.m.put(row, &file[2..]);
         self.high.put_row(row, &file[4..8]);
         self.low.put_row(row, &file[8..24]);
     }
@@ -35,11 +36,11 @@ impl Format for Q5_1 {
 
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.d)
+        self.d.load(s)
     }
 
     #[inline(always)]
     fn min<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.m)
+        self.m.load(s)
     }
 }

@@ -3,14 +3,15 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
+use super::halves::Halves;
 use super::nibble::Nibbles;
-use super::{Bits6, Format, f16_bits};
+use super::{Bits6, Format};
 use crate::model::tensor::DType;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(32))]
 pub struct Q6K {
-    d: [u16; 16],
+    d: Halves,
     blocks: [Block; 8],
 }
 
@@ -31,7 +32,7 @@ impl Format for Q6K {
     fn pack(&mut self, row: usize, file: &[u8]) {
         let (low, rest) = file.split_at(128);
         let (high, scales) = rest.split_at(64);
-        self.d[row] = f16_bits(scales, 16);
+        self.d.put(row, &scales[16..]);
         for (b, block) in self.blocks.iter_mut().enumerate() {
             for span in 0..2 {
                 block.scale[span][row] = scales[2 * b + span] as i8;
@@ -58,7 +59,7 @@ impl Format for Q6K {
     /// Exact: 11 bits × 7 bits.
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, block: usize, span: usize) -> S::Floats {
-        s.mul(s.load_f16(&self.d), s.load_i8(&self.blocks[block].scale[span]))
+        s.mul(self.d.load(s), s.load_i8(&self.blocks[block].scale[span]))
     }
 
     #[inline(always)]

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::simd::Simd;
-use super::{Format, Signed8, f16_bits};
+use super::halves::Halves;
+use super::{Format, Signed8};
 use crate::model::tensor::DType;
 
 /// Byte `4·row + j` of line g holds column 4g + j.
@@ -11,7 +12,7 @@ use crate::model::tensor::DType;
 #[repr(C, align(32))]
 pub struct Q8_0 {
     q: [[u8; 64]; 8],
-    d: [u16; 16],
+    d: Halves,
 }
 
 impl Format for Q8_0 {
@@ -19,7 +20,7 @@ impl Format for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
 
     fn pack(&mut self, row: usize, file: &[u8]) {
-        self.d[row] = f16_bits(file, 0);
+        self.d.put(row, file);
         for (line, q) in self.q.iter_mut().zip(file[2..34].chunks_exact(4)) {
             line[row * 4..row * 4 + 4].copy_from_slice(q);
         }
@@ -32,7 +33,7 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     fn scale<S: Simd>(&self, s: S, _block: usize, _span: usize) -> S::Floats {
-        s.load_f16(&self.d)
+        self.d.load(s)
     }
 
     #[inline(always)]

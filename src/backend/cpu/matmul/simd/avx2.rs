@@ -75,6 +75,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn zero_sums(self) -> [__m256i; 2] {
         unsafe { [_mm256_setzero_si256(); 2] }
     }
@@ -157,9 +162,25 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_f16(self, from: &[u16; 16]) -> [__m256; 2] {
+    fn load_f16(self, from: &[u8; 32]) -> [__m256; 2] {
         let at = from.as_ptr().cast::<__m128i>();
         unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: &[u8; 32]) -> [__m256; 2] {
+        let at = from.as_ptr().cast::<__m128i>();
+        // A bf16 is the upper half of an f32.
+        unsafe {
+            let wide = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(v)));
+            [wide(_mm_loadu_si128(at)), wide(_mm_loadu_si128(at.add(1)))]
+        }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: &[u8; 64]) -> [__m256; 2] {
+        let at = from.as_ptr().cast::<f32>();
+        unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
     }
 
     #[inline(always)]

@@ -56,6 +56,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn zero_sums(self) -> __m512i {
         unsafe { _mm512_setzero_si512() }
     }
@@ -122,8 +127,22 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn load_f16(self, from: &[u16; 16]) -> __m512 {
+    fn load_f16(self, from: &[u8; 32]) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: &[u8; 32]) -> __m512 {
+        // A bf16 is the upper half of an f32.
+        unsafe {
+            let v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v))
+        }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: &[u8; 64]) -> __m512 {
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
     }
 
     #[inline(always)]

@@ -26,7 +26,7 @@ pub trait Simd: Copy {
     type Ints: Copy;
     /// [16] f32.
     type Floats: Copy;
-    /// Activation rows that one pass over the weights serves, so that all sums stay near the registers: 4 or 8.
+    /// Activation rows that one pass over the weights serves, so that all sums stay near the registers: 1, 2, 4 or 8.
     const ROWS: usize;
 
     fn bytes(self, from: &[u8; 64]) -> Self::Bytes;
@@ -35,6 +35,9 @@ pub trait Simd: Copy {
     /// In each byte: moves bit `from` to bit `to`, its neighbours along with it, and keeps what is in `mask`.
     /// `mask` must not reach bits that the move brings in from outside the byte.
     fn bits(self, v: Self::Bytes, from: usize, to: usize, mask: u8) -> Self::Bytes;
+
+    /// Asks for the line of memory at `at`, which may be anywhere, to be fetched into the cache.
+    fn prefetch(self, at: *const u8);
 
     fn zero_sums(self) -> Self::Sums;
     fn zero_ints(self) -> Self::Ints;
@@ -54,7 +57,10 @@ pub trait Simd: Copy {
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, from: &[f32; 16]) -> Self::Floats;
     fn store(self, v: Self::Floats, to: &mut [f32; 16]);
-    fn load_f16(self, from: &[u16; 16]) -> Self::Floats;
+    /// Little-endian, like everything in a model file.
+    fn load_f16(self, from: &[u8; 32]) -> Self::Floats;
+    fn load_bf16(self, from: &[u8; 32]) -> Self::Floats;
+    fn load_f32(self, from: &[u8; 64]) -> Self::Floats;
     fn load_u8(self, from: &[u8; 16]) -> Self::Floats;
     fn load_i8(self, from: &[i8; 16]) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;

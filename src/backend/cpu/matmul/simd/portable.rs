@@ -1,6 +1,6 @@
 //! Plain Rust: the reference for the other instruction sets, and what runs where none of them does.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::Simd;
 
@@ -12,7 +12,7 @@ impl Simd for Portable {
     type Sums = [i32; 16];
     type Ints = [i32; 16];
     type Floats = [f32; 16];
-    const ROWS: usize = 4;
+    const ROWS: usize = 1;
 
     #[inline(always)]
     fn bytes(self, from: &[u8; 64]) -> [u8; 64] {
@@ -33,6 +33,9 @@ impl Simd for Portable {
     fn bits(self, v: [u8; 64], from: usize, to: usize, mask: u8) -> [u8; 64] {
         v.map(|byte| if from > to { byte >> (from - to) } else { byte << (to - from) } & mask)
     }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
     fn zero_sums(self) -> [i32; 16] {
@@ -95,8 +98,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_f16(self, from: &[u16; 16]) -> [f32; 16] {
-        from.map(|bits| f16::from_bits(bits).to_f32())
+    fn load_f16(self, from: &[u8; 32]) -> [f32; 16] {
+        std::array::from_fn(|i| f16::from_le_bytes([from[2 * i], from[2 * i + 1]]).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: &[u8; 32]) -> [f32; 16] {
+        std::array::from_fn(|i| bf16::from_le_bytes([from[2 * i], from[2 * i + 1]]).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: &[u8; 64]) -> [f32; 16] {
+        std::array::from_fn(|i| f32::from_le_bytes([from[4 * i], from[4 * i + 1], from[4 * i + 2], from[4 * i + 3]]))
     }
 
     #[inline(always)]

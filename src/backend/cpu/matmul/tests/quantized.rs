@@ -1,11 +1,12 @@
-//! Every format, instruction set and split against each other and against candle's own decoding of the blocks.
+//! Against candle's own decoding of the blocks, and every instruction set and split against each other.
 
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
+use super::{Random, bits, vector_isas};
 use crate::model::tensor::{Bytes, DType, Tensor};
 
 /// (format, the same for candle, where a block holds half floats)
@@ -19,27 +20,6 @@ const FORMATS: [(DType, GgmlDType, &[usize]); 8] = [
     (DType::Q5K, GgmlDType::Q5K, &[0, 2]),
     (DType::Q6K, GgmlDType::Q6K, &[208]),
 ];
-
-/// splitmix64: a small stream of numbers that is the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// In −1..1.
-    fn unit(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn row(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.unit()).collect()
-    }
-}
 
 /// Blocks of random bits, so that no bit of any field goes untested, with scales of a tame size.
 fn random_tensor(format: usize, rows: usize, cols: usize, random: &mut Random) -> Tensor {
@@ -63,6 +43,10 @@ fn decode(tensor: &Tensor) -> Vec<Vec<f32>> {
     q.dequantize(&device).unwrap().to_vec2().unwrap()
 }
 
+fn pack(parts: &[&Tensor]) -> Result<PackedMatrix, PackError> {
+    PackedMatrix::pack(parts, &mut WeightMemory::new())
+}
+
 fn quantized(x: &[Vec<f32>], isa: Isa) -> QuantizedRows {
     let mut rows = QuantizedRows::new(x.len(), x[0].len());
     for (m, x) in x.iter().enumerate() {
@@ -82,26 +66,13 @@ fn product(w: &PackedMatrix, x: &QuantizedRows, isa: Isa) -> Vec<Vec<f32>> {
     result
 }
 
-fn bits(values: &[Vec<f32>]) -> Vec<Vec<u32>> {
-    values.iter().map(|row| row.iter().map(|v| v.to_bits()).collect()).collect()
-}
-
-/// What this CPU can run beside the portable code; says what it cannot.
-fn vector_isas() -> Vec<Isa> {
-    let (here, absent): (Vec<_>, Vec<_>) = [Isa::Avx2, Isa::Avx512Vnni].into_iter().partition(|isa| isa.is_available());
-    for isa in absent {
-        eprintln!("not compared: this CPU has no {isa}");
-    }
-    here
-}
-
 #[test]
 fn products_are_close_to_those_of_candles_decoding() {
     for format in 0..FORMATS.len() {
         let mut random = Random(7 + format as u64);
         let w = random_tensor(format, 37, 512, &mut random);
         let x: Vec<Vec<f32>> = (0..11).map(|_| random.row(512)).collect();
-        let packed = PackedMatrix::pack(&[&w]).unwrap();
+        let packed = pack(&[&w]).unwrap();
         let got = product(&packed, &quantized(&x, Isa::detect()), Isa::detect());
         let decoded = decode(&w);
         for (x, got) in x.iter().zip(&got) {
@@ -126,7 +97,7 @@ fn products_of_exact_activations_are_exact_to_f32() {
         let w = random_tensor(format, 16, 768, &mut random);
         let mut x: Vec<f32> = (0..768).map(|_| (random.unit() * 127.0).round()).collect();
         x.iter_mut().step_by(32).for_each(|v| *v = -127.0);
-        let packed = PackedMatrix::pack(&[&w]).unwrap();
+        let packed = pack(&[&w]).unwrap();
         for isa in Isa::ALL {
             let got = product(&packed, &quantized(std::slice::from_ref(&x), isa), isa);
             for (row, weights) in decode(&w).iter().enumerate() {
@@ -157,7 +128,7 @@ fn extreme_values_do_not_overflow() {
                 cols: 512,
                 bytes: Bytes::Owned(bytes.into()),
             };
-            let packed = PackedMatrix::pack(&[&w]).unwrap();
+            let packed = pack(&[&w]).unwrap();
             let x = vec![sign; 512];
             let exact: f64 = decode(&w)[3].iter().map(|w| *w as f64 * sign as f64).sum();
             for isa in Isa::ALL {
@@ -182,11 +153,11 @@ proptest! {
         let columns = FORMATS[format].0.block().0;
         let cols = if columns == 32 { blocks * 32 } else { blocks.div_ceil(8) * 256 };
         let rows = tiles * 16 - seed as usize % 16;
-        let w = PackedMatrix::pack(&[&random_tensor(format, rows, cols, &mut random)]).unwrap();
+        let w = pack(&[&random_tensor(format, rows, cols, &mut random)]).unwrap();
         let scale = 10f32.powi((seed % 30) as i32 - 20);
         let x: Vec<Vec<f32>> = (0..m).map(|_| random.row(cols).iter().map(|v| v * scale).collect()).collect();
         let reference = bits(&product(&w, &quantized(&x, Isa::Portable), Isa::Portable));
-        for isa in vector_isas() {
+        for &isa in vector_isas() {
             prop_assert_eq!(&reference, &bits(&product(&w, &quantized(&x, isa), isa)), "{}", isa);
         }
     }
@@ -195,7 +166,7 @@ proptest! {
     fn no_split_changes_a_bit(format in 0..FORMATS.len(), seed: u64, m in 1usize..140, tile in 0usize..5) {
         let mut random = Random(seed);
         let cols = 1024;
-        let w = PackedMatrix::pack(&[&random_tensor(format, 80, cols, &mut random)]).unwrap();
+        let w = pack(&[&random_tensor(format, 80, cols, &mut random)]).unwrap();
         let x: Vec<Vec<f32>> = (0..m).map(|_| random.row(cols)).collect();
         let isa = Isa::detect();
         let x = quantized(&x, isa);
@@ -214,7 +185,7 @@ proptest! {
     fn activations_are_quantized_alike_and_within_half_a_step(seed: u64, exponent in -44i32..38, blocks in 1usize..9) {
         let mut random = Random(seed);
         let x: Vec<f32> = random.row(blocks * 32).iter().map(|v| v * 10f32.powi(exponent)).collect();
-        let reference = quantized(&[x.clone()], Isa::Portable);
+        let reference = quantized(std::slice::from_ref(&x), Isa::Portable);
         for (b, block) in reference.row(0).iter().enumerate() {
             let x = &x[b * 32..][..32];
             let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -225,8 +196,8 @@ proptest! {
                 prop_assert!((x - block.d * *q as f32).abs() <= largest / 127.0 * 0.501 + 2e-36);
             }
         }
-        for isa in vector_isas() {
-            let other = quantized(&[x.clone()], isa);
+        for &isa in vector_isas() {
+            let other = quantized(std::slice::from_ref(&x), isa);
             for (a, b) in reference.row(0).iter().zip(other.row(0)) {
                 prop_assert_eq!((a.d.to_bits(), a.sum, a.half_sums, a.q), (b.d.to_bits(), b.sum, b.half_sums, b.q));
             }
@@ -237,7 +208,7 @@ proptest! {
 #[test]
 fn values_that_are_not_finite_reach_the_product() {
     let mut random = Random(3);
-    let w = PackedMatrix::pack(&[&random_tensor(1, 16, 64, &mut random)]).unwrap();
+    let w = pack(&[&random_tensor(1, 16, 64, &mut random)]).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
         let mut x = random.row(64);
         x[40] = bad;
@@ -255,11 +226,11 @@ fn stacked_and_interleaved_rows_are_the_parts_rows() {
     let a = random_tensor(1, 40, 96, &mut random);
     let b = random_tensor(1, 40, 96, &mut random);
     let x = quantized(&[random.row(96), random.row(96)], isa);
-    let alone = [&a, &b].map(|t| product(&PackedMatrix::pack(&[t]).unwrap(), &x, isa));
+    let alone = [&a, &b].map(|t| product(&pack(&[t]).unwrap(), &x, isa));
 
-    let stacked = PackedMatrix::pack(&[&a, &b]).unwrap();
+    let stacked = pack(&[&a, &b]).unwrap();
     assert_eq!((stacked.rows(), stacked.tiles()), (80, 5));
-    let interleaved = PackedMatrix::pack_interleaved(&a, &b).unwrap();
+    let interleaved = PackedMatrix::pack_interleaved(&a, &b, &mut WeightMemory::new()).unwrap();
     assert_eq!(interleaved.tiles(), 6);
     let (stacked, interleaved) = (product(&stacked, &x, isa), product(&interleaved, &x, isa));
     for m in 0..2 {
@@ -281,8 +252,8 @@ fn what_cannot_be_packed_says_why() {
     let b = random_tensor(0, 16, 64, &mut random);
     let short = Tensor { bytes: Bytes::Owned(Arc::from(&a.data()[..100])), ..a.clone() };
     let float = Tensor { dtype: DType::F32, cols: 1, rows: 1, bytes: Bytes::Owned(Arc::from([0u8; 4])), ..a.clone() };
-    assert!(matches!(PackedMatrix::pack(&[]), Err(PackError::Empty)));
-    assert!(matches!(PackedMatrix::pack(&[&a, &b]), Err(PackError::Mixed { .. })));
-    assert!(matches!(PackedMatrix::pack(&[&short]), Err(PackError::Size { found: 100, .. })));
-    assert!(matches!(PackedMatrix::pack(&[&float]), Err(PackError::NotQuantized { .. })));
+    assert!(matches!(pack(&[]), Err(PackError::Empty)));
+    assert!(matches!(pack(&[&a, &b]), Err(PackError::Mixed { .. })));
+    assert!(matches!(pack(&[&short]), Err(PackError::Size { found: 100, .. })));
+    assert!(matches!(pack(&[&float]), Err(PackError::NotQuantized { .. })));
 }

@@ -1,0 +1,12 @@
+//! Numbers against Hugging Face transformers and NVIDIA kvpress.
+//!
+//! `tests/golden` holds a selection of the reference data (chosen tokens and points of every prompt, complete kept
+//! sets); `ATTNSCOPE_GOLDEN` may name a folder with all of it in the same form.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod forward;
+mod golden;
+mod policies;
+mod tiny;
+mod travel;
