@@ -113,7 +113,8 @@ impl Core {
         (config.heads, config.kv_heads, config.head_dim)
     }
 
-    fn check(&self, ids: &[u32]) -> Result<()> {
+    /// What is wrong with a prompt, before anything is computed.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
         let config = self.config();
         if ids.is_empty() {
             return Err(EngineError::EmptyPrompt);

@@ -88,7 +88,7 @@ fn ctrl_c_ends_a_run_with_130() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("x.safetensors");
     let prompt = ids(3900);
-    let child = attnscope(&["trace", "--model", model.to_str().expect("UTF-8"), "--ids", &prompt, "--attn", "full"])
+    let child = attnscope(&["trace", "--model", model.to_str().expect("UTF-8"), "--ids", &prompt, "--lens-k", "50"])
         .args(["--threads", "1", "--out", out.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

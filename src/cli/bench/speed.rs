@@ -77,8 +77,8 @@ pub fn measure(args: &Args) -> Result<Report> {
     };
     tell("loading");
     let mut session = open(&["full"])?;
-    session.check_steps(args.prompt_tokens as usize, args.steps)?;
     let ids = synthetic(args.prompt_tokens, session.core.config().vocab);
+    session.check(&ids, args.steps)?;
     // Probes on, off: [repeat] seconds.
     let (mut reading, mut stepping) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for repeat in 0..args.repeats {

@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     let prompt = Prompt::read(&args.prompt)?;
     let mut session = Session::open(&args.model, &args.model.options(lanes))?;
     let ids = prompt.encode(&session.model)?;
-    session.check_steps(ids.len(), args.steps)?;
+    session.check(&ids, args.steps)?;
     let interrupt = session.interrupt.clone();
     session.core.probes.timings = false;
     let frame = session.core.read_prompt(&ids, |_, read| {
