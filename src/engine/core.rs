@@ -216,7 +216,11 @@ impl Core {
         let window = policy.window(prompt).min(prompt);
         let available = self.backend.kept_queries().len();
         if step == 0 && available < window {
-            return Err(EngineError::QueriesBudget { spec: policy.spec().to_string(), needed: window, kept: available });
+            return Err(EngineError::QueriesBudget {
+                spec: policy.spec().to_string(),
+                needed: window,
+                kept: available,
+            });
         }
         let newest = (prompt as u32 + step).saturating_sub(1);
         for layer in 0..layers {

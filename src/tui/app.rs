@@ -214,7 +214,10 @@ impl App {
             Action::Newest => self.timeline.follow(),
             Action::At(step) => self.timeline.go(step, &self.session),
             Action::Rewind => self.at_step(|step, _| Command::Rewind { step }),
-            Action::Fork => self.at_step(|step, lane| Command::Fork { lane, step }),
+            Action::Fork => {
+                self.session.forked(self.seen().lane_index());
+                self.at_step(|step, lane| Command::Fork { lane, step });
+            }
             Action::Force(token) => {
                 let lane = self.seen().lane_index() as u32;
                 self.timeline.follow();

@@ -75,8 +75,8 @@ impl<'a> Seen<'a> {
             return Some(id);
         }
         let place = self.session.place(position)?;
-        let lanes = &self.session.frames()[place.frame].lanes;
-        lanes.get(self.lane_index()).or(lanes.first())?.fed.get(place.row).copied()
+        let frame = &self.session.frames()[place.frame];
+        self.session.lane(frame, self.lane_index())?.fed.get(place.row).copied()
     }
 
     /// `‹·Paris›`, or nothing where no such position exists.

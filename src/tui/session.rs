@@ -39,6 +39,8 @@ pub struct Session {
     pub failed: Option<String>,
     /// Changes whenever the history does.
     pub revision: u64,
+    /// Forked lanes with the lane they continue.
+    forks: HashMap<usize, usize>,
 }
 
 impl Default for Session {
@@ -54,6 +56,7 @@ impl Default for Session {
             progress: None,
             failed: None,
             revision: 0,
+            forks: HashMap::new(),
         }
     }
 }
@@ -75,6 +78,7 @@ impl Session {
                 self.prompt = ids;
                 self.prompt_nll = None;
                 self.frames.clear();
+                self.forks.clear();
                 self.failed = None;
                 self.revision += 1;
             }
@@ -125,12 +129,30 @@ impl Session {
         }
     }
 
-    /// Ids that `lane` has been fed up to frame `last`, by position [P + steps]. A lane that did not exist yet
-    /// shares lane 0's past.
+    /// The next new lane will continue `lane`.
+    pub fn forked(&mut self, lane: usize) {
+        let lanes = self.frames.last().map_or(0, |f| f.lanes.len());
+        self.forks.insert(lanes, lane);
+    }
+
+    /// A lane of a frame; before it was forked, the lane that it continues.
+    pub fn lane<'a>(&self, frame: &'a Frame, lane: usize) -> Option<&'a LaneFrame> {
+        let mut lane = lane;
+        // A fork continues a lane with a smaller index: this ends.
+        while lane >= frame.lanes.len() {
+            lane = self.forks.get(&lane).copied().filter(|from| *from < lane).unwrap_or(0);
+            if lane == 0 {
+                break;
+            }
+        }
+        frame.lanes.get(lane)
+    }
+
+    /// Ids that `lane` has been fed up to frame `last`, by position [P + steps].
     pub fn tokens(&self, lane: usize, last: usize) -> Vec<u32> {
         let mut ids = self.prompt.to_vec();
         for frame in self.frames.iter().take(last + 1) {
-            if let Some(lane) = frame.lanes.get(lane).or(frame.lanes.first()) {
+            if let Some(lane) = self.lane(frame, lane) {
                 ids.truncate(lane.pos as usize);
                 ids.extend_from_slice(&lane.fed);
             }
@@ -148,8 +170,7 @@ impl Session {
 
     fn lane_at(&self, lane: usize, position: usize) -> Option<(&LaneFrame, usize)> {
         let place = self.place(position)?;
-        let lanes = &self.frames[place.frame].lanes;
-        Some((lanes.get(lane).or(lanes.first())?, place.row))
+        Some((self.lane(&self.frames[place.frame], lane)?, place.row))
     }
 
     /// Attention statistics of the query at `position`, with its row in them.
@@ -175,5 +196,87 @@ impl Session {
     /// Findings of all frames up to `last`, oldest first.
     pub fn findings(&self, last: usize) -> impl Iterator<Item = &Finding> {
         self.frames.iter().take(last + 1).flat_map(|f| &f.findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(pos: u32, fed: &[u32]) -> LaneFrame {
+        LaneFrame {
+            spec: "full".into(),
+            fed: fed.into(),
+            pos,
+            next: None,
+            candidates: Vec::new(),
+            entropy: 0.0,
+            nll: None,
+            residual: Arc::default(),
+            attention: Arc::default(),
+            kv_norms: Arc::default(),
+            received: Arc::from([]),
+            row: Arc::from([]),
+            kept: Arc::default(),
+            kv: Default::default(),
+            against: None,
+            lens: Vec::new(),
+        }
+    }
+
+    fn frame(step: u32, lanes: Vec<LaneFrame>) -> Event {
+        Event::Frame(Arc::new(Frame {
+            step,
+            partial: None,
+            lanes,
+            ops: Vec::new(),
+            memory: Default::default(),
+            wall_ns: 0,
+            findings: Vec::new(),
+        }))
+    }
+
+    /// Two lanes that part at step 2; a fork of lane 1 after step 2 goes on at step 3.
+    fn session() -> Session {
+        let mut session = Session::default();
+        session.take(Event::Prompt(Arc::from([10, 11])));
+        session.take(frame(0, vec![lane(0, &[10, 11]), lane(0, &[10, 11])]));
+        session.take(frame(1, vec![lane(2, &[20]), lane(2, &[20])]));
+        session.take(frame(2, vec![lane(3, &[21]), lane(3, &[31])]));
+        session.forked(1);
+        session.take(frame(3, vec![lane(4, &[22]), lane(4, &[32]), lane(4, &[42])]));
+        session
+    }
+
+    #[test]
+    fn each_lane_has_its_own_tokens_and_a_fork_its_parents_past() {
+        let session = session();
+        assert_eq!(session.tokens(0, 3), [10, 11, 20, 21, 22]);
+        assert_eq!(session.tokens(1, 3), [10, 11, 20, 31, 32]);
+        assert_eq!(session.tokens(2, 3), [10, 11, 20, 31, 42]);
+        assert_eq!(session.tokens(0, 1), [10, 11, 20]);
+    }
+
+    #[test]
+    fn positions_are_found_where_they_were_fed() {
+        let session = session();
+        assert_eq!(session.place(1), Some(Place { frame: 0, row: 1 }));
+        assert_eq!(session.place(4), Some(Place { frame: 3, row: 0 }));
+        assert_eq!(session.place(5), None);
+    }
+
+    #[test]
+    fn steps_computed_again_replace_those_that_were() {
+        let mut session = session();
+        session.take(frame(2, vec![lane(3, &[51])]));
+        assert_eq!(session.frames().len(), 3);
+        assert_eq!(session.tokens(0, 9), [10, 11, 20, 51]);
+        session.take(Event::Rewound { step: 0 });
+        assert_eq!(session.index_of(7), Some(0));
+    }
+
+    #[test]
+    fn without_a_speller_ids_are_shown() {
+        assert_eq!(&*Session::default().spell(7), "‹7›");
     }
 }

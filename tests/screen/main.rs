@@ -7,3 +7,4 @@ mod looks;
 mod rig;
 mod safety;
 mod script;
+mod terminal;

@@ -159,7 +159,7 @@ impl Growth {
         let down = Grid::new(Window { from: 0, to: self.points as u32 }, 2 * rows as u32, 2);
         self.heat = vec![f32::NAN; (across.values * down.values) as usize];
         for frame in seen.session.frames().iter().take(seen.at.unwrap_or(0) + 1) {
-            let Some(lane) = frame.lanes.get(seen.lane_index()).or(frame.lanes.first()) else { continue };
+            let Some(lane) = seen.session.lane(frame, seen.lane_index()) else { continue };
             let (stats, values) = (&lane.residual, self.measure.of(&lane.residual));
             for row in 0..stats.rows {
                 let Some(x) = across.of(lane.pos + row as u32) else { continue };
