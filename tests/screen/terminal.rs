@@ -1,6 +1,7 @@
 //! The screen on a real terminal (a pty): drawn, left, and the terminal as it was, on every way out.
 
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,9 @@ impl Terminal {
                 }
             }
         });
+        let (rows, columns) = (NonZero::new(40).expect("rows"), NonZero::new(120).expect("columns"));
         let keys = pair.master.take_writer().expect("its keyboard");
-        Self { screen: vt100::Parser::new(40, 120, 0), output, keys, child, _master: pair.master }
+        Self { screen: vt100::Parser::new(rows, columns, 0), output, keys, child, _master: pair.master }
     }
 
     fn text(&self) -> String {
