@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use attnscope::model::source::Model;
-use common::gguf::{HIDDEN, Writer, string, tiny_llama};
+use common::gguf::{HIDDEN, Tensor, Writer, string, tiny_llama};
 use proptest::prelude::*;
 
 /// Remembers the largest single allocation of each thread.
@@ -104,12 +104,11 @@ proptest! {
         for (index, bit) in flips {
             bytes[index.index(header)] ^= 1 << bit;
         }
-        if let Ok(model) = open(&bytes) {
-            if let Some(tokenizer) = &model.tokenizer {
-                let ids = tokenizer.encode("hello \u{1F600}\n  12 <|end|>", true).unwrap_or_default();
-                tokenizer.decode(&ids);
-                prop_assert!(ids.iter().all(|id| (*id as usize) < model.config.vocab));
-            }
+        let opened = open(&bytes).ok().and_then(|model| Some((model.config.vocab, model.tokenizer?)));
+        if let Some((vocab, tokenizer)) = opened {
+            let ids = tokenizer.encode("hello \u{1F600}\n  12 <|end|>", true).unwrap_or_default();
+            tokenizer.decode(&ids);
+            prop_assert!(ids.iter().all(|id| (*id as usize) < vocab));
         }
     }
 
@@ -157,20 +156,23 @@ fn lying_counts_and_lengths() {
 
 #[test]
 fn lying_tensors() {
-    let changed = |change: fn(&mut (String, Vec<u64>, u32, Vec<u8>))| error(&with(|w| change(&mut w.tensors[0])));
-    assert!(changed(|t| t.1 = vec![u64::MAX, u64::MAX]).contains("impossible shape"));
-    assert!(changed(|t| t.1 = vec![1 << 32, 1 << 32]).contains("impossible shape"));
-    assert!(changed(|t| t.1 = vec![0, 260]).contains("impossible shape"));
-    assert!(changed(|t| t.1 = vec![1 << 40]).contains("past the end"));
-    assert!(changed(|t| t.1 = vec![]).contains("0 dimensions"));
-    assert!(changed(|t| t.1 = vec![1; 5]).contains("5 dimensions"));
-    assert!(changed(|t| t.2 = 20).contains("IQ"));
-    assert!(changed(|t| t.2 = 4_000_000_000).contains("ggml type 4000000000"));
+    let changed = |change: fn(&mut Tensor)| error(&with(|w| change(&mut w.tensors[0])));
+    assert!(changed(|t| t.dims = vec![u64::MAX, u64::MAX]).contains("impossible shape"));
+    assert!(changed(|t| t.dims = vec![1 << 32, 1 << 32]).contains("impossible shape"));
+    assert!(changed(|t| t.dims = vec![0, 260]).contains("impossible shape"));
+    assert!(changed(|t| t.dims = vec![1 << 40]).contains("past the end"));
+    assert!(changed(|t| t.dims = vec![]).contains("0 dimensions"));
+    assert!(changed(|t| t.dims = vec![1; 5]).contains("5 dimensions"));
+    assert!(changed(|t| t.kind = 20).contains("IQ"));
+    assert!(changed(|t| t.kind = 4_000_000_000).contains("ggml type 4000000000"));
     // 32 columns are no whole block of 256.
-    assert!(changed(|t| t.2 = 12).contains("impossible shape"));
-    assert!(changed(|t| t.0 = "output_norm.weight".into()).contains("occurs twice"));
-    assert!(changed(|t| t.0 = "other".into()).contains("token_embd.weight"));
-    let shown = error(&with(|w| w.tensors[0] = ("\u{1b}[2J\u{202e}".into(), vec![0], 0, vec![])));
+    assert!(changed(|t| t.kind = 12).contains("impossible shape"));
+    assert!(changed(|t| t.name = "output_norm.weight".into()).contains("occurs twice"));
+    assert!(changed(|t| t.name = "other".into()).contains("token_embd.weight"));
+    let shown = error(&with(|w| {
+        w.tensors[0].name = "\u{1b}[2J\u{202e}".into();
+        w.tensors[0].dims = vec![0];
+    }));
     assert!(shown.contains("\\u{1b}[2J\\u{202e}") && !shown.contains('\u{1b}'), "{shown}");
 
     let mut bytes = tiny_llama().bytes();
@@ -211,17 +213,18 @@ fn a_header_that_is_no_model() {
 
 #[test]
 fn tensors_that_do_not_fit() {
-    let without = |name: &str| error(&with(|w| w.tensors.retain(|tensor| tensor.0 != name)));
+    let without = |name: &str| error(&with(|w| w.tensors.retain(|tensor| tensor.name != name)));
     assert!(without("blk.1.ffn_down.weight").contains("\"blk.1.ffn_down.weight\" is missing"));
     assert!(without("output_norm.weight").contains("\"output_norm.weight\" is missing"));
     let shaped = with(|w| {
-        w.tensors.retain(|tensor| tensor.0 != "blk.0.attn_v.weight");
+        w.tensors.retain(|tensor| tensor.name != "blk.0.attn_v.weight");
         w.tensor("blk.0.attn_v.weight", &[HIDDEN, 17]);
     });
     assert!(error(&shaped).contains("\"blk.0.attn_v.weight\" is [17, 32], the configuration asks for [16, 32]"));
     let quantized = with(|w| {
-        w.tensors.retain(|tensor| tensor.0 != "output_norm.weight");
-        w.tensors.push(("output_norm.weight".into(), vec![HIDDEN], 8, vec![0; 34]));
+        w.tensors.retain(|tensor| tensor.name != "output_norm.weight");
+        let (name, dims) = ("output_norm.weight".into(), vec![HIDDEN]);
+        w.tensors.push(Tensor { name, dims, kind: 8, data: vec![0; 34] });
     });
     assert!(error(&quantized).contains("must not be quantised"));
 }
@@ -246,7 +249,7 @@ fn tokenizers_that_do_not_fit() {
 #[test]
 fn a_token_without_an_embedding_is_refused() {
     let mut writer = tiny_llama();
-    writer.tensors[0].1 = vec![HIDDEN, 259];
+    writer.tensors[0].dims = vec![HIDDEN, 259];
     let model = open(&writer.bytes()).unwrap();
     let refused = model.tokenizer.unwrap().encode("x<|end|>", true).unwrap_err().to_string();
     assert!(refused.contains("\"<|end|>\" (token 259)"), "{refused}");

@@ -140,7 +140,6 @@ pub trait Backend: Inspect + Send {
     fn save_all_points(&mut self, on: bool);
     /// A flag that another thread sets to stop a running pass between two operations.
     fn interrupter(&self) -> std::sync::Arc<std::sync::atomic::AtomicBool>;
-
 }
 
 /// What passes leave behind: activations and probes of the last one, caches and kept queries of all.

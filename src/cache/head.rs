@@ -39,13 +39,14 @@ pub(crate) use with_cells;
 
 impl<T: Cell> Cells<T> {
     fn put(&mut self, slot: usize, dim: usize, key: &[f32], value: &[f32]) {
+        // Rounded side by side first (the value's place serves), then spread over the tile.
+        let values = &mut self.values[slot * dim..(slot + 1) * dim];
+        T::put(key, values);
         let tile = slot / TILE * TILE * dim + slot % TILE;
-        for (c, &x) in key.iter().enumerate() {
-            self.keys[tile + c * TILE] = T::put(x);
+        for (c, x) in values.iter().enumerate() {
+            self.keys[tile + c * TILE] = *x;
         }
-        for (to, &x) in self.values[slot * dim..(slot + 1) * dim].iter_mut().zip(value) {
-            *to = T::put(x);
-        }
+        T::put(value, values);
     }
 
     fn resize(&mut self, slots: usize, dim: usize) {

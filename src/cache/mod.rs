@@ -4,7 +4,7 @@ mod head;
 mod kind;
 mod queries;
 
-pub use head::{Cells, Columns, HeadCache, Saved, TILE};
 pub(crate) use head::with_cells;
+pub use head::{Cells, Columns, HeadCache, Saved, TILE};
 pub use kind::KvType;
 pub use queries::{Queries, QueryWriter};

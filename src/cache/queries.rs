@@ -166,11 +166,7 @@ impl QueryWriter {
         unsafe {
             match self.rows {
                 RowsPtr::F32(rows) => std::ptr::copy_nonoverlapping(query.as_ptr(), rows.add(at), self.dim),
-                RowsPtr::F16(rows) => {
-                    for (i, &x) in query.iter().enumerate() {
-                        *rows.add(at + i) = <f16 as Cell>::put(x);
-                    }
-                }
+                RowsPtr::F16(rows) => Cell::put(query, std::slice::from_raw_parts_mut(rows.add(at), self.dim)),
             }
         }
     }

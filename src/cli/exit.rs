@@ -17,6 +17,8 @@ use crate::model::tokenizer::TokenizerError;
 use crate::policy::SpecError;
 use crate::tui::{ScreenError, text};
 
+use super::session::told;
+
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const MISSING: u8 = 3;
@@ -68,6 +70,7 @@ impl Io {
 /// Ends the program: shows the error, gives its code. A reader that has seen enough (`| head`) is no error.
 pub fn finish(result: Result<(), Report>) -> ExitCode {
     let Err(report) = result else { return ExitCode::SUCCESS };
+    told();
     let code = code(&report);
     if let Some(code) = code.filter(|code| *code != INTERRUPTED) {
         show(&report);

@@ -2,11 +2,14 @@
 
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
-use miette::IntoDiagnostic;
 use serde::Serialize;
 
+use super::output::{print, print_json};
 use crate::model::catalog::{self, Entry};
 use crate::model::fetch;
+
+const ADVICE: &str =
+    "fetch one with `attnscope pull NAME`; anything else: --model FILE.gguf | FOLDER | hf:owner/name";
 
 /// List the models that can be fetched by name
 #[derive(Debug, clap::Args)]
@@ -52,8 +55,7 @@ impl<'a> From<&'a Entry> for Row<'a> {
 pub fn run(args: Args) -> miette::Result<()> {
     let rows: Vec<Row<'_>> = catalog::entries().iter().map(Row::from).collect();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows).into_diagnostic()?);
-        return Ok(());
+        return Ok(print_json(&rows)?);
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -69,7 +71,5 @@ pub fn run(args: Args) -> miette::Result<()> {
             row.path.as_deref().map_or_else(|| "no".to_owned(), super::pull::short),
         ]);
     }
-    println!("{table}");
-    println!("\nfetch one with `attnscope pull NAME`; anything else: --model FILE.gguf | FOLDER | hf:owner/name");
-    Ok(())
+    Ok(print(&format!("{table}\n\n{ADVICE}"))?)
 }

@@ -72,9 +72,10 @@ pub fn encode(model: &Model, text: &str, chat: bool) -> Result<Vec<u32>> {
     if !chat {
         return Ok(tokenizer.prompt_ids(text)?);
     }
-    let template = model.chat_template.as_ref().ok_or_else(|| {
-        Usage::new("this model has no chat template", "leave out --chat to give the prompt as it is")
-    })?;
+    let template = model
+        .chat_template
+        .as_ref()
+        .ok_or_else(|| Usage::new("this model has no chat template", "leave out --chat to give the prompt as it is"))?;
     let turn = Message { role: "user".into(), content: text.into() };
     Ok(tokenizer.encode(&template.render(&[turn], true)?, true)?)
 }
@@ -98,6 +99,7 @@ fn file(path: &Path) -> Result<String> {
     if bytes.len() as u64 > LONGEST_FILE {
         return Err(Usage::new(format!("{path:?} is larger than any prompt"), "give a text file").into());
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Usage::new(format!("{path:?} is not UTF-8 text"), "convert it, or give token ids with --ids").into())
+    String::from_utf8(bytes).map_err(|_| {
+        Usage::new(format!("{path:?} is not UTF-8 text"), "convert it, or give token ids with --ids").into()
+    })
 }

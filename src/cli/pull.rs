@@ -8,8 +8,10 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use miette::IntoDiagnostic;
 
+use super::output::print;
 use crate::model::fetch::{self, Progress};
 use crate::model::locate::{Location, resolve};
+use crate::tui::text::line;
 
 /// Fetch a model, so that later runs need no network
 #[derive(Debug, clap::Args)]
@@ -23,15 +25,13 @@ pub fn run(args: Args) -> miette::Result<()> {
     if let Location::Catalog(entry) = &location {
         match fetch::present(entry) {
             Some(path) => {
-                println!("{} is here: {}", entry.name, path.display());
-                return Ok(());
+                return Ok(print(&line(&format!("{} is here: {}", entry.name, path.display())))?);
             }
             None => eprintln!("{}: {}, {} ({})", entry.name, entry.title, HumanBytes(entry.size), entry.licence),
         }
     }
     let path = obtain(&location)?;
-    println!("{}", path.display());
-    Ok(())
+    Ok(print(&line(&path.display().to_string()))?)
 }
 
 /// Fetch with a progress bar on the terminal; Ctrl-C stops cleanly. Nothing is shown for what is already here.
@@ -71,8 +71,8 @@ impl Progress for Bar {
 
     fn note(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) if !bar.is_hidden() => bar.println(text),
-            _ => eprintln!("{text}"),
+            Some(bar) if !bar.is_hidden() => bar.println(line(text)),
+            _ => eprintln!("{}", line(text)),
         }
     }
 

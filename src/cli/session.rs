@@ -61,10 +61,11 @@ impl Session {
         Ok(Self { model, info, core, interrupt })
     }
 
-    /// `steps` after `prompt` tokens fit the context.
-    pub fn check_steps(&self, prompt: usize, steps: u32) -> Result<()> {
-        let context = self.info.context;
-        if prompt < context && prompt + steps as usize > context {
+    /// The prompt can be read, and `steps` after it fit the context.
+    pub fn check(&self, ids: &[u32], steps: u32) -> Result<()> {
+        self.core.check(ids)?;
+        let (prompt, context) = (ids.len(), self.info.context);
+        if prompt + steps as usize > context {
             let what = format!("{prompt} prompt tokens and {steps} steps do not fit the context of {context}");
             return Err(Usage::new(what, format!("at most {} steps fit", context - prompt)).into());
         }

@@ -113,7 +113,8 @@ impl Core {
         (config.heads, config.kv_heads, config.head_dim)
     }
 
-    fn check(&self, ids: &[u32]) -> Result<()> {
+    /// What is wrong with a prompt, before anything is computed.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
         let config = self.config();
         if ids.is_empty() {
             return Err(EngineError::EmptyPrompt);
@@ -215,7 +216,11 @@ impl Core {
         let window = policy.window(prompt).min(prompt);
         let available = self.backend.kept_queries().len();
         if step == 0 && available < window {
-            return Err(EngineError::QueriesBudget { spec: policy.spec().to_string(), needed: window, kept: available });
+            return Err(EngineError::QueriesBudget {
+                spec: policy.spec().to_string(),
+                needed: window,
+                kept: available,
+            });
         }
         let newest = (prompt as u32 + step).saturating_sub(1);
         for layer in 0..layers {

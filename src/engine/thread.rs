@@ -50,7 +50,8 @@ impl EngineHandle {
                     if let Ok(mut slot) = interrupt_here.lock() {
                         *slot = Some(start.core.interrupter());
                     }
-                    let mut runner = Runner { inbox, outbox, quit: quit_here, mode: Mode::Paused, encode: start.encode };
+                    let mut runner =
+                        Runner { inbox, outbox, quit: quit_here, mode: Mode::Paused, encode: start.encode };
                     runner.run(start.core, start.info, start.speller, start.prompt);
                 }
             }

@@ -43,7 +43,19 @@ impl<'a> CacheView<'a> {
         let group = heads / kv_heads;
         let backend = RefCell::new(backend);
         let failure = RefCell::new(None);
-        Self { backend, cache, attention, kv_heads, group, head_dim, newest, positions, received, after_prompt, failure }
+        Self {
+            backend,
+            cache,
+            attention,
+            kv_heads,
+            group,
+            head_dim,
+            newest,
+            positions,
+            received,
+            after_prompt,
+            failure,
+        }
     }
 }
 

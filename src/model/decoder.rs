@@ -97,7 +97,11 @@ impl Decoder {
     /// Sublayer `2l` is the attention of layer l, `2l + 1` its MLP.
     pub fn sublayer(&self, b: &mut dyn Backend, index: usize) {
         let layer = &self.layers[index / 2];
-        if index % 2 == 0 { self.attend(b, layer) } else { self.mlp(b, layer) }
+        if index % 2 == 0 {
+            self.attend(b, layer)
+        } else {
+            self.mlp(b, layer)
+        }
         b.residual_point(self.h, index + 1);
     }
 
@@ -115,7 +119,15 @@ impl Decoder {
     }
 
     /// h += x · wᵀ, through the sublayer's own norm where it has one.
-    fn add(&self, b: &mut dyn Backend, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, norm: Option<Vector>) {
+    fn add(
+        &self,
+        b: &mut dyn Backend,
+        name: &'static str,
+        w: Matrix,
+        x: Buf,
+        bias: Option<Vector>,
+        norm: Option<Vector>,
+    ) {
         match norm {
             None => b.matmul_add(name, w, x, bias, self.h),
             Some(norm) => {

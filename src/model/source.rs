@@ -44,7 +44,13 @@ impl Model {
     /// Open a `.gguf` file or a Hugging Face folder.
     pub fn open(path: &Path) -> Result<Model, ModelError> {
         let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        if metadata.is_dir() { Model::open_folder(path) } else { Model::open_gguf(path) }
+        if metadata.is_dir() {
+            Model::open_folder(path)
+        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+            Err(ModelError::NotAModel { path: path.to_owned() })
+        } else {
+            Model::open_gguf(path)
+        }
     }
 
     fn open_gguf(path: &Path) -> Result<Model, ModelError> {

@@ -15,20 +15,23 @@ pub struct Distribution {
 
 impl Distribution {
     pub fn of(logits: &[f32]) -> Self {
-        vectorized(#[inline(always)] || {
-            let m = max(logits);
-            let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
-            for chunk in logits.chunks(LANES) {
-                for (i, &l) in chunk.iter().enumerate() {
-                    let e = exp(l - m);
-                    sums[i] += e;
-                    moments[i] = e.mul_add(l - m, moments[i]);
+        vectorized(
+            #[inline(always)]
+            || {
+                let m = max(logits);
+                let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
+                for chunk in logits.chunks(LANES) {
+                    for (i, &l) in chunk.iter().enumerate() {
+                        let e = exp(l - m);
+                        sums[i] += e;
+                        moments[i] = e.mul_add(l - m, moments[i]);
+                    }
                 }
-            }
-            let sum = fold_sum(sums);
-            let argmax = logits.iter().position(|&l| l == m).unwrap_or(0) as u32;
-            Self { lse: m + sum.ln(), entropy: sum.ln() - fold_sum(moments) / sum, argmax }
-        })
+                let sum = fold_sum(sums);
+                let argmax = logits.iter().position(|&l| l == m).unwrap_or(0) as u32;
+                Self { lse: m + sum.ln(), entropy: sum.ln() - fold_sum(moments) / sum, argmax }
+            },
+        )
     }
 
     /// −ln p(token), nats.
@@ -37,21 +40,30 @@ impl Distribution {
     }
 }
 
-/// KL(p ‖ q) of two rows of logits, nats: Σ p·(ln p − ln q), in f64 since the terms nearly cancel.
+/// KL(p ‖ q) of two rows of logits, nats: Σ p·(ln p − ln q), summed in f64 since the terms nearly cancel.
 pub fn kl(p: &[f32], q: &[f32]) -> f32 {
     if p == q {
         return 0.0;
     }
-    let (mp, mq) = vectorized(#[inline(always)] || (max(p), max(q)));
-    let (mut zp, mut zq, mut cross) = (0.0f64, 0.0f64, 0.0f64);
-    for (&a, &b) in p.iter().zip(q) {
-        let (da, db) = ((a - mp) as f64, (b - mq) as f64);
-        let e = da.exp();
-        zp += e;
-        zq += db.exp();
-        cross += e * (da - db);
-    }
-    (cross / zp - zp.ln() + zq.ln()).max(0.0) as f32
+    vectorized(
+        #[inline(always)]
+        || {
+            let (mp, mq) = (max(p), max(q));
+            let (mut zp, mut zq, mut cross) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
+            for (a, b) in p.chunks(LANES).zip(q.chunks(LANES)) {
+                for (i, (&a, &b)) in a.iter().zip(b).enumerate() {
+                    let (da, db) = (a - mp, b - mq);
+                    let e = exp(da) as f64;
+                    zp[i] += e;
+                    zq[i] += exp(db) as f64;
+                    cross[i] += e * (da as f64 - db as f64);
+                }
+            }
+            let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
+            let (zp, zq) = (sum(zp), sum(zq));
+            (sum(cross) / zp - zp.ln() + zq.ln()).max(0.0) as f32
+        },
+    )
 }
 
 /// The `k` largest logits, best first; the smaller id of equals first.
@@ -63,7 +75,12 @@ pub fn top_k(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let mut best: Vec<(u32, f32)> = Vec::with_capacity(k + 1);
     let mut floor = f32::NEG_INFINITY;
     for (base, chunk) in logits.chunks(64).enumerate() {
-        if best.len() == k && vectorized(#[inline(always)] || max(chunk)) <= floor {
+        if best.len() == k
+            && vectorized(
+                #[inline(always)]
+                || max(chunk),
+            ) <= floor
+        {
             continue;
         }
         for (i, &l) in chunk.iter().enumerate() {

@@ -1,16 +1,15 @@
 //! What is wrong with the input is said, with what to do about it, and the exit code follows the contract.
 
-use super::{attnscope, code, ids, on_tiny, run, stderr};
+use super::{attnscope, code, ids, on_tiny, run, said, stderr};
 
 /// Runs `args` on the tiny model: its exit code, and that all `words` are said.
 fn refuses(subcommand: &str, args: &[&str], expected: i32, words: &[&str]) {
     let output = on_tiny(subcommand, args);
-    let said = stderr(&output);
-    assert_eq!(code(&output), expected, "{subcommand} {args:?}: {said}");
+    let flat = said(&output);
+    assert_eq!(code(&output), expected, "{subcommand} {args:?}: {flat}");
     assert!(output.stdout.is_empty(), "{subcommand} {args:?}");
-    let flat = said.split_whitespace().filter(|w| *w != "│").collect::<Vec<_>>().join(" ");
     for word in words {
-        assert!(flat.contains(word), "{subcommand} {args:?}: {word:?} is not in {said}");
+        assert!(flat.contains(word), "{subcommand} {args:?}: {word:?} is not in {flat}");
     }
 }
 
@@ -60,7 +59,7 @@ fn models() {
     let path = |name: &str| folder.path().join(name).to_str().expect("a UTF-8 path").to_owned();
     let refused = |model: &str, expected: i32, words: &[&str]| {
         let output = run(&["run", "--model", model, "--ids", "1,2"]);
-        let said = stderr(&output);
+        let said = said(&output);
         assert_eq!(code(&output), expected, "{model}: {said}");
         assert!(words.iter().all(|word| said.contains(word)), "{model}: {said}");
     };

@@ -102,7 +102,8 @@ fn regret_and_lost_mass_name_what_is_gone() {
 
 #[test]
 fn the_table_names_every_lane() {
-    let text = stdout(&on_tiny("compare", &["--ids", &ids(40), "--steps", "2", "--lane", "h2o@50%", "--lane", "tova@8"]));
+    let text =
+        stdout(&on_tiny("compare", &["--ids", &ids(40), "--steps", "2", "--lane", "h2o@50%", "--lane", "tova@8"]));
     for word in ["full", "h2o@50%", "tova@8", "KL", "lost mass"] {
         assert!(text.contains(word), "{word}: {text}");
     }

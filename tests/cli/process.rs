@@ -68,7 +68,9 @@ fn the_bench_reports_and_serves() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    for args in [&["policies"][..], &["policies", "--json"], &["models"], &["man"], &["completions", "zsh"], &["--help"]] {
+    for args in
+        [&["policies"][..], &["policies", "--json"], &["models"], &["man"], &["completions", "zsh"], &["--help"]]
+    {
         let mut child =
             attnscope(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         drop(child.stdout.take());
@@ -86,7 +88,7 @@ fn ctrl_c_ends_a_run_with_130() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("x.safetensors");
     let prompt = ids(3900);
-    let child = attnscope(&["trace", "--model", model.to_str().expect("UTF-8"), "--ids", &prompt, "--attn", "full"])
+    let child = attnscope(&["trace", "--model", model.to_str().expect("UTF-8"), "--ids", &prompt, "--lens-k", "50"])
         .args(["--threads", "1", "--out", out.to_str().expect("UTF-8")])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

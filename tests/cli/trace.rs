@@ -83,13 +83,11 @@ fn the_file_is_as_the_contract_says_and_its_numbers_are_the_golden_ones() {
     let (t, hidden) = (prompt.len(), floats(&golden, "hidden"));
     for l in 0..LAYERS {
         let ours = floats(&file, &format!("attn.{l}"));
-        let cut: Vec<f32> =
-            (0..HEADS * t).flat_map(|row| &ours[(row / t * p + row % t) * p..][..t]).copied().collect();
+        let cut: Vec<f32> = (0..HEADS * t).flat_map(|row| &ours[(row / t * p + row % t) * p..][..t]).copied().collect();
         close("attention", &cut, &attn[l * HEADS * t * t..(l + 1) * HEADS * t * t], 2e-5);
         let received = floats(&file, &format!("attn_received.{l}"));
-        let columns: Vec<f32> = (0..HEADS * p)
-            .map(|at| (0..p).map(|query| ours[(at / p * p + query) * p + at % p]).sum())
-            .collect();
+        let columns: Vec<f32> =
+            (0..HEADS * p).map(|at| (0..p).map(|query| ours[(at / p * p + query) * p + at % p]).sum()).collect();
         close("received", &received, &columns, 1e-4);
     }
     let norms: Vec<f32> = hidden.chunks_exact(HIDDEN).map(|x| x.iter().map(|v| v * v).sum::<f32>().sqrt()).collect();

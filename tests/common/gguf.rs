@@ -6,8 +6,17 @@ const ALIGNMENT: usize = 32;
 #[derive(Clone, Default)]
 pub struct Writer {
     pub values: Vec<(String, Vec<u8>)>,
-    /// Name, dimensions (fastest first), ggml type, data.
-    pub tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
+    pub tensors: Vec<Tensor>,
+}
+
+#[derive(Clone)]
+pub struct Tensor {
+    pub name: String,
+    /// The fastest first.
+    pub dims: Vec<u64>,
+    /// ggml's number; 0 is F32.
+    pub kind: u32,
+    pub data: Vec<u8>,
 }
 
 pub fn string(text: &str) -> Vec<u8> {
@@ -48,7 +57,7 @@ impl Writer {
     pub fn tensor(&mut self, name: &str, dims: &[u64]) {
         let count: u64 = dims.iter().product();
         let data = (0..count).flat_map(|i| (i as f32).to_le_bytes()).collect();
-        self.tensors.push((name.into(), dims.to_vec(), 0, data));
+        self.tensors.push(Tensor { name: name.into(), dims: dims.to_vec(), kind: 0, data });
     }
 
     /// Everything before the tensors' data, not padded.
@@ -62,7 +71,7 @@ impl Writer {
             out.extend(value);
         }
         let mut offset = 0;
-        for (name, dims, kind, data) in &self.tensors {
+        for Tensor { name, dims, kind, data } in &self.tensors {
             out.extend(string(name));
             out.extend((dims.len() as u32).to_le_bytes());
             dims.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
@@ -75,7 +84,7 @@ impl Writer {
 
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = self.header();
-        for (_, _, _, data) in &self.tensors {
+        for Tensor { data, .. } in &self.tensors {
             out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
             out.extend(data);
         }

@@ -95,7 +95,10 @@ fn last_rows(values: &[f32], rows: usize) -> Vec<f32> {
 }
 
 /// All heads' vectors `of(layer, head)`, one after the other.
-fn heads<'a>(core: &'a mut Core, of: impl Fn(&'a dyn attnscope::backend::Backend, usize, usize) -> &'a [f32]) -> Vec<f32> {
+fn heads<'a>(
+    core: &'a mut Core,
+    of: impl Fn(&'a dyn attnscope::backend::Backend, usize, usize) -> &'a [f32],
+) -> Vec<f32> {
     let (layers, heads) = (core.config().layers.len(), core.config().heads);
     let backend = &*core.backend();
     (0..layers * heads).flat_map(|i| of(backend, i / heads, i % heads).iter().copied()).collect()
@@ -168,7 +171,8 @@ fn f32_equals(name: &str, folder: &str, noise: &Noise) {
     core.probes.lens = true;
     for prompt in PROMPTS {
         let base = dir().join(folder).join(prompt);
-        let (text, tensors) = (json(&base.with_extension("forward.json")), Tensors::open(&base.with_extension("forward.safetensors")));
+        let (text, tensors) =
+            (json(&base.with_extension("forward.json")), Tensors::open(&base.with_extension("forward.safetensors")));
         core.backend().save_all_points(true);
         let frame = core.read_prompt(&ids(&text["token_ids"]), |_, _| Pause::Continue).unwrap().unwrap();
         core.backend().save_all_points(false);

@@ -22,7 +22,8 @@ fn equals_kvpress(name: &str, folder: &str) {
     let (mut swapped, mut compared, mut worst_kl) = (0, 0, 0.0f32);
     for prompt in PROMPTS {
         let base = dir().join(folder).join(prompt);
-        let (text, tensors) = (json(&base.with_extension("forward.json")), Tensors::open(&base.with_extension("forward.safetensors")));
+        let (text, tensors) =
+            (json(&base.with_extension("forward.json")), Tensors::open(&base.with_extension("forward.safetensors")));
         let runs = text["runs"].as_array().unwrap();
         assert_eq!(runs.len(), 12, "four presses at three ratios");
         let specs: Vec<String> = std::iter::once("full".into()).chain(runs.iter().map(spec)).collect();

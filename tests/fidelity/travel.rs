@@ -12,8 +12,7 @@ fn timeless(frame: &Frame) -> String {
     format!("{} {:?} {}", frame.step, frame.findings, lanes.join("\n"))
 }
 
-const LANES: [&str; 6] =
-    ["full", "window@60%", "streaming@50%", "h2o@50%", "tova@40%", "snapkv@50%"];
+const LANES: [&str; 6] = ["full", "window@60%", "streaming@50%", "h2o@50%", "tova@40%", "snapkv@50%"];
 
 fn prompt() -> Vec<u32> {
     ids(&json(&dir().join("smollm2/d2_code.forward.json"))["token_ids"])

@@ -7,11 +7,7 @@ use super::simd::Cell;
 
 /// Raw scores of M queries [M, D] (contiguous) against N key tiles: out[m][n·16 + j] = q_m · k_(16n+j).
 #[inline(always)]
-fn tiles<T: Cell, const M: usize, const N: usize>(
-    queries: &[f32],
-    dim: usize,
-    keys: &[T],
-) -> [[[f32; TILE]; N]; M] {
+fn tiles<T: Cell, const M: usize, const N: usize>(queries: &[f32], dim: usize, keys: &[T]) -> [[[f32; TILE]; N]; M] {
     assert!(queries.len() >= M * dim && keys.len() >= N * dim * TILE);
     let mut acc = [[[0.0f32; TILE]; N]; M];
     for c in 0..dim {

@@ -25,13 +25,25 @@ pub fn rope(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf) 
                 if let Some((q, k, eps)) = attention.qk_norm {
                     let weight = &exec.vectors[if is_key { k.0 } else { q.0 }];
                     let copy = x.to_vec();
-                    vectorized(#[inline(always)] || normed(&copy, weight, eps, |i, v| x[i] = v));
+                    vectorized(
+                        #[inline(always)]
+                        || normed(&copy, weight, eps, |i, v| x[i] = v),
+                    );
                 }
-                let before = if is_key && exec.probe_norms { vectorized(#[inline(always)] || sum_of_squares(x)).sqrt() } else { 0.0 };
-                let (a, b) = x.split_at_mut(half);
-                for (i, &(cos, sin)) in angles[r * half..(r + 1) * half].iter().enumerate() {
-                    (a[i], b[i]) = (a[i] * cos - b[i] * sin, b[i] * cos + a[i] * sin);
-                }
+                let before = if is_key && exec.probe_norms {
+                    vectorized(
+                        #[inline(always)]
+                        || sum_of_squares(x),
+                    )
+                    .sqrt()
+                } else {
+                    0.0
+                };
+                let turns = &angles[r * half..(r + 1) * half];
+                vectorized(
+                    #[inline(always)]
+                    || rotate(x, turns),
+                );
                 let position = exec.rows[r].position;
                 if is_key {
                     append(exec, attention.layer, run, r, head - h, x, qkv, before);
@@ -46,6 +58,15 @@ pub fn rope(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf) 
     });
 }
 
+/// Turns channel pairs (i, i + D/2) by their angles.
+#[inline(always)]
+fn rotate(x: &mut [f32], turns: &[(f32, f32)]) {
+    let (a, b) = x.split_at_mut(turns.len());
+    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(turns) {
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    }
+}
+
 #[allow(clippy::too_many_arguments)]
 fn append(exec: &Exec<'_>, layer: usize, run: &Run, r: usize, kv: usize, key: &[f32], qkv: Buf, before: f32) {
     let (h, g, d) = (exec.heads, exec.kv_heads, exec.dim);
@@ -56,14 +77,17 @@ fn append(exec: &Exec<'_>, layer: usize, run: &Run, r: usize, kv: usize, key: &[
     if exec.probe_norms {
         // SAFETY: one thread per kv head.
         let to = unsafe { exec.probes.norms.row_mut((layer * g + kv) * exec.rows.len() + r) };
-        vectorized(#[inline(always)] || {
-            to.copy_from_slice(&[
-                before,
-                sum_of_squares(key).sqrt(),
-                sum_by(value, f32::abs),
-                sum_of_squares(value).sqrt(),
-            ])
-        });
+        vectorized(
+            #[inline(always)]
+            || {
+                to.copy_from_slice(&[
+                    before,
+                    sum_of_squares(key).sqrt(),
+                    sum_by(value, f32::abs),
+                    sum_of_squares(value).sqrt(),
+                ])
+            },
+        );
     }
 }
 
@@ -106,7 +130,11 @@ fn single(exec: &Exec<'_>, attention: &Attention, run: &Run, head: usize, qkv: B
     // pointers; keys, values and positions are not changed by this operation.
     let (query, to, cache) = unsafe {
         let cache: &HeadCache = exec.caches[run.cache][attention.layer * exec.kv_heads + kv].get();
-        (&exec.buffers[qkv.0].row(r)[head * d..(head + 1) * d], exec.buffers[out.0].part_mut(r, head * d, (head + 1) * d), cache)
+        (
+            &exec.buffers[qkv.0].row(r)[head * d..(head + 1) * d],
+            exec.buffers[out.0].part_mut(r, head * d, (head + 1) * d),
+            cache,
+        )
     };
     let position = exec.rows[r].position;
     let (from, end) = visible(&cache.positions, position, attention.window);
@@ -117,17 +145,23 @@ fn single(exec: &Exec<'_>, attention: &Attention, run: &Run, head: usize, qkv: B
         let sums = std::slice::from_raw_parts_mut(cache.received[head % group].as_ptr() as *mut f32, pad);
         (row, sums)
     };
-    let reductions = vectorized(#[inline(always)] || {
-        with_cells!(&cache.columns, cells => {
-            scores(query, cells, from, end, row);
-            row[..from].fill(0.0);
-            row[end..].fill(0.0);
-            let reductions = softmax(&mut row[from..end], &cache.positions[from..end], position, attention.scale, attention.softcap, exec.recent_window);
-            weighted(row, cells, from, end, to);
-            reductions
-        })
-    });
-    vectorized(#[inline(always)] || received[from..end].iter_mut().zip(&row[from..end]).for_each(|(sum, p)| *sum += p));
+    let reductions = vectorized(
+        #[inline(always)]
+        || {
+            with_cells!(&cache.columns, cells => {
+                scores(query, cells, from, end, row);
+                row[..from].fill(0.0);
+                row[end..].fill(0.0);
+                let reductions = softmax(&mut row[from..end], &cache.positions[from..end], position, attention.scale, attention.softcap, exec.recent_window);
+                weighted(row, cells, from, end, to);
+                reductions
+            })
+        },
+    );
+    vectorized(
+        #[inline(always)]
+        || received[from..end].iter_mut().zip(&row[from..end]).for_each(|(sum, p)| *sum += p),
+    );
     put(exec, attention.layer, head, run, r, reductions);
 }
 
@@ -162,33 +196,39 @@ fn many(
         // SAFETY: nobody writes qkv in this operation.
         q.copy_from_slice(unsafe { &exec.buffers[qkv.0].row(first + m)[head * d..(head + 1) * d] });
     }
-    vectorized(#[inline(always)] || {
-        with_cells!(&cache.columns, cells => {
-            scores_block(queries, count, d, cells, from, end, p, stride);
-            for m in 0..count {
-                let (lo, hi) = span(first + m);
-                let row = &mut p[m * stride..(m + 1) * stride];
-                row[from / TILE * TILE..lo].fill(0.0);
-                row[hi..].fill(0.0);
-                let position = exec.rows[first + m].position;
-                let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, exec.recent_window);
-                put(exec, attention.layer, head, run, first + m, reductions);
-                sums[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
-            }
-            for base in (0..count).step_by(BLOCK) {
-                weighted_block(&p[base * stride..], stride, cells, d, from, end, |m, c, v| {
-                    if base + m < count {
-                        // SAFETY: one thread per row and head.
-                        unsafe { exec.buffers[out.0].part_mut(first + base + m, head * d + c, head * d + c + v.len()) }
-                            .copy_from_slice(v);
-                    }
-                });
-            }
-        })
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            with_cells!(&cache.columns, cells => {
+                scores_block(queries, count, d, cells, from, end, p, stride);
+                for m in 0..count {
+                    let (lo, hi) = span(first + m);
+                    let row = &mut p[m * stride..(m + 1) * stride];
+                    row[from / TILE * TILE..lo].fill(0.0);
+                    row[hi..].fill(0.0);
+                    let position = exec.rows[first + m].position;
+                    let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, exec.recent_window);
+                    put(exec, attention.layer, head, run, first + m, reductions);
+                    sums[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
+                }
+                for base in (0..count).step_by(BLOCK) {
+                    weighted_block(&p[base * stride..], stride, cells, d, from, end, |m, c, v| {
+                        if base + m < count {
+                            // SAFETY: one thread per row and head.
+                            unsafe { exec.buffers[out.0].part_mut(first + base + m, head * d + c, head * d + c + v.len()) }
+                                .copy_from_slice(v);
+                        }
+                    });
+                }
+            })
+        },
+    );
     // SAFETY: one thread per (head, block); the last block alone writes the head's newest row.
     unsafe {
-        exec.probes.received.part_mut(head * blocks(exec) + block_index(exec, run, block), 0, stride).copy_from_slice(sums);
+        exec.probes
+            .received
+            .part_mut(head * blocks(exec) + block_index(exec, run, block), 0, stride)
+            .copy_from_slice(sums);
         if first + count == run.first + run.len {
             let row = std::slice::from_raw_parts_mut(cache.row[head % group].as_ptr() as *mut f32, stride);
             row.copy_from_slice(&p[(count - 1) * stride..count * stride]);
@@ -233,7 +273,10 @@ pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {
                 let sums = std::slice::from_raw_parts_mut(cache.received[head % group].as_ptr() as *mut f32, n);
                 for block in 0..run.len.div_ceil(QUERY_BLOCK) {
                     let part = &exec.probes.received.row(head * blocks(exec) + block_index(exec, run, block))[..n];
-                    vectorized(#[inline(always)] || sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v));
+                    vectorized(
+                        #[inline(always)]
+                        || sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v),
+                    );
                 }
             }
         }

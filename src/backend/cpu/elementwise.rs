@@ -50,7 +50,10 @@ pub fn saved_stats(exec: &Exec<'_>, items: Items<'_>, points: &[usize]) {
 /// # Safety
 /// One thread per `at`.
 unsafe fn put_stats(exec: &Exec<'_>, x: &[f32], at: usize, scratch: &mut [f32]) {
-    let s = vectorized(#[inline(always)] || row_stats(x, scratch));
+    let s = vectorized(
+        #[inline(always)]
+        || row_stats(x, scratch),
+    );
     // SAFETY: by the caller's word.
     let to = unsafe { exec.probes.residual.row_mut(at) };
     to.copy_from_slice(&[s.l2, s.rms, s.absmax, s.median, f32::from_bits(s.argmax)]);
@@ -71,7 +74,10 @@ pub fn rms_norm(exec: &Exec<'_>, items: Items<'_>, x: Buf, weight: Vector, eps: 
     items.each(exec.rows.len(), 4, |r| {
         // SAFETY: one thread per row.
         let (from, to) = unsafe { (exec.buffers[x.0].row(r), exec.buffers[out.0].row_mut(r)) };
-        vectorized(#[inline(always)] || normed(from, w, eps, |i, v| to[i] = v));
+        vectorized(
+            #[inline(always)]
+            || normed(from, w, eps, |i, v| to[i] = v),
+        );
     });
 }
 
@@ -81,7 +87,10 @@ pub fn add_rms_norm(exec: &Exec<'_>, items: Items<'_>, x: Buf, y: Buf, weight: V
     items.each(exec.rows.len(), 4, |r| {
         // SAFETY: one thread per row.
         let (to, from) = unsafe { (exec.buffers[x.0].row_mut(r), exec.buffers[y.0].row(r)) };
-        vectorized(#[inline(always)] || normed(from, w, eps, |i, v| to[i] += v));
+        vectorized(
+            #[inline(always)]
+            || normed(from, w, eps, |i, v| to[i] += v),
+        );
     });
 }
 
@@ -114,14 +123,17 @@ pub fn activate(exec: &Exec<'_>, items: Items<'_>, x: Buf, bias: Option<Vector>,
         // SAFETY: one thread per row.
         let (from, to) = unsafe { (exec.buffers[x.0].row(r), exec.buffers[out.0].row_mut(r)) };
         let (gate, up) = from.split_at(width);
-        vectorized(#[inline(always)] || match bias {
-            None => to.iter_mut().zip(gate.iter().zip(up)).for_each(|(o, (&g, &u))| *o = act(kind, g) * u),
-            Some(b) => {
-                for i in 0..width {
-                    to[i] = act(kind, gate[i] + b[i]) * (up[i] + b[width + i]);
+        vectorized(
+            #[inline(always)]
+            || match bias {
+                None => to.iter_mut().zip(gate.iter().zip(up)).for_each(|(o, (&g, &u))| *o = act(kind, g) * u),
+                Some(b) => {
+                    for i in 0..width {
+                        to[i] = act(kind, gate[i] + b[i]) * (up[i] + b[width + i]);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 

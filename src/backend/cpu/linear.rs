@@ -66,7 +66,9 @@ impl Linear {
         for part in parts {
             data.extend(dequantize(part)?);
         }
-        candle_core::Tensor::from_vec(data, (rows, cols), &Device::Cpu).map(Self::Dense).map_err(|e| failed("weights", e))
+        candle_core::Tensor::from_vec(data, (rows, cols), &Device::Cpu)
+            .map(Self::Dense)
+            .map_err(|e| failed("weights", e))
     }
 
     /// Neighbours of one quantised type and width share a packed matrix.

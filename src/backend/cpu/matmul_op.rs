@@ -7,7 +7,7 @@ use crate::model::config::Activation;
 
 use super::elementwise::act;
 use super::linear::{Linear, Part, with_f32};
-use super::matmul::{QuantizedRows, TILE, matmul as packed_matmul, matmul_float};
+use super::matmul::{TILE, matmul as packed_matmul, matmul_float};
 use super::program::{Exec, Items};
 use super::shared::Grid;
 use super::simd::{dot, vectorized};
@@ -28,15 +28,7 @@ pub fn quantize(exec: &Exec<'_>, items: Items<'_>, x: Buf) {
 
 /// out (+)= x · wᵀ + bias
 #[allow(clippy::too_many_arguments)]
-pub fn matmul(
-    exec: &Exec<'_>,
-    items: Items<'_>,
-    w: Matrix,
-    x: Buf,
-    bias: Option<Vector>,
-    out: Buf,
-    add: bool,
-) {
+pub fn matmul(exec: &Exec<'_>, items: Items<'_>, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf, add: bool) {
     let bias = bias.map(|b| exec.vectors[b.0].as_slice());
     let target = &exec.buffers[out.0];
     let put = |r: usize, first: usize, values: &[f32]| {
@@ -90,11 +82,14 @@ fn product(
                         // SAFETY: nobody writes x in this operation.
                         let from = unsafe { exec.buffers[x.0].row(r) };
                         let mut values = [0.0; 16];
-                        vectorized(#[inline(always)] || {
-                            for (v, o) in values.iter_mut().zip(span.clone()) {
-                                *v = dot(from, &data[o * cols..(o + 1) * cols]);
-                            }
-                        });
+                        vectorized(
+                            #[inline(always)]
+                            || {
+                                for (v, o) in values.iter_mut().zip(span.clone()) {
+                                    *v = dot(from, &data[o * cols..(o + 1) * cols]);
+                                }
+                            },
+                        );
                         put(r, span.start, &values[..span.len()]);
                     }
                 });
@@ -158,68 +153,55 @@ fn many_rows(
 }
 
 /// out = act(x · gateᵀ) ⊙ (x · upᵀ)
-pub fn gated(
-    exec: &Exec<'_>,
-    items: Items<'_>,
-    w: Matrix,
-    x: Buf,
-    bias: Option<Vector>,
-    kind: Activation,
-    out: Buf,
-) {
+pub fn gated(exec: &Exec<'_>, items: Items<'_>, w: Matrix, x: Buf, bias: Option<Vector>, kind: Activation, out: Buf) {
     let (Linear::PackedGated(packed, width), Some(q)) = (&exec.matrices[w.0], &exec.quantized[x.0]) else { return };
     let bias = bias.map(|b| exec.vectors[b.0].as_slice());
     let target = &exec.buffers[out.0];
+    let rows = exec.rows.len();
     items.spans(packed.tiles() / 2, GRAIN / 2, |span| {
-        pairs(exec, packed, q, span, |tile, r, gate, up| {
-            let first = tile * TILE;
+        let mut gates = vec![[0.0; TILE]; rows];
+        for pair in span {
+            let first = pair * TILE;
             let n = TILE.min(width - first);
-            // SAFETY: one thread per (row, tile).
-            let to = unsafe { target.part_mut(r, first, first + n) };
-            let mut values = [0.0; TILE];
-            for i in 0..n {
-                let (g, u) = bias.map_or((0.0, 0.0), |b| (b[first + i], b[width + first + i]));
-                values[i] = act(kind, gate[i] + g) * (up[i] + u);
-            }
-            to.copy_from_slice(&values[..n]);
-        });
+            // The even tile is the gate's, the odd one that follows it the up projection's.
+            packed_matmul(packed, q, 0..rows, 2 * pair..2 * pair + 2, exec.isa, &mut |tile, r, values| {
+                if tile % 2 == 0 {
+                    gates[r..r + values.len()].copy_from_slice(values);
+                    return;
+                }
+                for (m, up) in values.iter().enumerate() {
+                    let (mut gate, mut up) = (gates[r + m], *up);
+                    if let Some(b) = bias {
+                        for i in 0..n {
+                            gate[i] += b[first + i];
+                            up[i] += b[width + first + i];
+                        }
+                    }
+                    let values = vectorized(
+                        #[inline(always)]
+                        || gate_times_up(kind, &gate, &up),
+                    );
+                    // SAFETY: one thread per (row, tile).
+                    unsafe { target.part_mut(r + m, first, first + n) }.copy_from_slice(&values[..n]);
+                }
+            });
+        }
     });
 }
 
-/// Products of neighbouring tiles together: `put(pair, row, even, odd)`.
-fn pairs(
-    exec: &Exec<'_>,
-    packed: &super::matmul::PackedMatrix,
-    q: &QuantizedRows,
-    span: Range<usize>,
-    mut put: impl FnMut(usize, usize, &[f32; TILE], &[f32; TILE]),
-) {
-    let rows = exec.rows.len();
-    let mut even = vec![[0.0; TILE]; rows];
-    for pair in span {
-        packed_matmul(packed, q, 0..rows, 2 * pair..2 * pair + 2, exec.isa, &mut |tile, r, values| {
-            if tile % 2 == 0 {
-                even[r..r + values.len()].copy_from_slice(values);
-            } else {
-                vectorized(#[inline(always)] || {
-                    for (m, v) in values.iter().enumerate() {
-                        put(pair, r + m, &even[r + m], v);
-                    }
-                });
-            }
-        });
+#[inline(always)]
+fn gate_times_up(kind: Activation, gate: &[f32; TILE], up: &[f32; TILE]) -> [f32; TILE] {
+    let mut out = [0.0; TILE];
+    match kind {
+        Activation::Silu => (0..TILE).for_each(|i| out[i] = act(Activation::Silu, gate[i]) * up[i]),
+        Activation::GeluTanh => (0..TILE).for_each(|i| out[i] = act(Activation::GeluTanh, gate[i]) * up[i]),
+        Activation::Gelu => (0..TILE).for_each(|i| out[i] = act(Activation::Gelu, gate[i]) * up[i]),
     }
+    out
 }
 
 /// logits[i] = x[first + i] · headᵀ for `rows` rows.
-pub fn head(
-    exec: &Exec<'_>,
-    items: Items<'_>,
-    w: Option<Matrix>,
-    x: Buf,
-    first: usize,
-    rows: usize,
-) {
+pub fn head(exec: &Exec<'_>, items: Items<'_>, w: Option<Matrix>, x: Buf, first: usize, rows: usize) {
     let Some(w) = w else { return };
     let target: &Grid = exec.logits;
     let put = |r: usize, o: usize, values: &[f32]| {

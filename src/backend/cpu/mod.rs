@@ -198,7 +198,11 @@ impl Backend for CpuBackend {
     }
 
     fn gate_up(&mut self, gate: &Tensor, up: &Tensor) -> Result<Matrix> {
-        self.matrices.push(if self.exact { Linear::dense(&[gate, up])? } else { Linear::native_gated(gate, up, &mut self.memory)? });
+        self.matrices.push(if self.exact {
+            Linear::dense(&[gate, up])?
+        } else {
+            Linear::native_gated(gate, up, &mut self.memory)?
+        });
         Ok(Matrix(self.matrices.len() - 1))
     }
 

@@ -16,25 +16,79 @@ use super::{attention, elementwise, matmul_op};
 /// One operation with its operands.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Embed { scale: f32, out: Buf },
+    Embed {
+        scale: f32,
+        out: Buf,
+    },
     /// Statistics now (many rows) or a copy for [`Op::SavedStats`] (few rows).
-    ResidualPoint { x: Buf, point: usize },
+    ResidualPoint {
+        x: Buf,
+        point: usize,
+    },
     /// Statistics of all points copied so far, spread over the threads.
-    SavedStats { points: Vec<usize> },
-    RmsNorm { x: Buf, weight: Vector, eps: f32, out: Buf },
-    AddRmsNorm { x: Buf, y: Buf, weight: Vector, eps: f32 },
+    SavedStats {
+        points: Vec<usize>,
+    },
+    RmsNorm {
+        x: Buf,
+        weight: Vector,
+        eps: f32,
+        out: Buf,
+    },
+    AddRmsNorm {
+        x: Buf,
+        y: Buf,
+        weight: Vector,
+        eps: f32,
+    },
     /// Rounds the rows of `x` to 8 bit for the packed products that follow.
-    Quantize { x: Buf },
-    Matmul { w: Matrix, x: Buf, bias: Option<Vector>, out: Buf, add: bool },
-    Gated { w: Matrix, x: Buf, bias: Option<Vector>, act: Activation, out: Buf },
+    Quantize {
+        x: Buf,
+    },
+    Matmul {
+        w: Matrix,
+        x: Buf,
+        bias: Option<Vector>,
+        out: Buf,
+        add: bool,
+    },
+    Gated {
+        w: Matrix,
+        x: Buf,
+        bias: Option<Vector>,
+        act: Activation,
+        out: Buf,
+    },
     /// out = act(first half) ⊙ second half
-    Activate { x: Buf, bias: Option<Vector>, act: Activation, out: Buf },
-    Rope { attention: Attention, qkv: Buf },
-    Attend { attention: Attention, qkv: Buf, out: Buf },
+    Activate {
+        x: Buf,
+        bias: Option<Vector>,
+        act: Activation,
+        out: Buf,
+    },
+    Rope {
+        attention: Attention,
+        qkv: Buf,
+    },
+    Attend {
+        attention: Attention,
+        qkv: Buf,
+        out: Buf,
+    },
     /// Adds the column sums of the query blocks to the caches, in block order.
-    FoldReceived { layer: usize },
-    Head { w: Option<Matrix>, x: Buf, first: usize, rows: usize },
-    Softcap { cap: f32, rows: usize },
+    FoldReceived {
+        layer: usize,
+    },
+    Head {
+        w: Option<Matrix>,
+        x: Buf,
+        first: usize,
+        rows: usize,
+    },
+    Softcap {
+        cap: f32,
+        rows: usize,
+    },
 }
 
 /// An operation with its name and what it has to touch and compute at least.

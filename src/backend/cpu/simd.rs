@@ -2,6 +2,7 @@
 //! `mul_add`, [`vectorized`] compiles it for what the CPU has. Lane counts and orders are fixed, so every
 //! instruction set gives the same bits.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Lanes of every reduction, whatever the hardware width.
@@ -18,7 +19,8 @@ pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
 pub trait Cell: Copy + Default + Send + Sync + 'static {
     const NAME: &'static str;
     fn get(self) -> f32;
-    fn put(x: f32) -> Self;
+    /// Rounds to nearest; slices of equal length.
+    fn put(from: &[f32], to: &mut [Self]);
 }
 
 impl Cell for f32 {
@@ -27,24 +29,22 @@ impl Cell for f32 {
     fn get(self) -> f32 {
         self
     }
-    #[inline(always)]
-    fn put(x: f32) -> Self {
-        x
+    fn put(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
 }
 
 impl Cell for f16 {
     const NAME: &'static str = "f16";
-    /// Shift and rescale: exact for zeros, subnormals and normals. `put` never stores an infinity.
+    /// Exponent and mantissa shifted into place, then rescaled by 2¹¹²: exact for zeros, subnormals and normals.
+    /// Beyond them (what rounded to infinity) the result is 65536 or more, finite.
     #[inline(always)]
     fn get(self) -> f32 {
-        let h = self.to_bits() as u32;
-        let magnitude = f32::from_bits((h & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-        f32::from_bits(magnitude.to_bits() | (h & 0x8000) << 16)
+        let wide = (self.to_bits() as i16 as i32) << 13;
+        f32::from_bits(wide as u32 & 0x8fff_e000) * f32::from_bits(0x7780_0000)
     }
-    #[inline(always)]
-    fn put(x: f32) -> Self {
-        f16::from_f32(x.clamp(-65504.0, 65504.0))
+    fn put(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
 }
 
@@ -54,9 +54,8 @@ impl Cell for bf16 {
     fn get(self) -> f32 {
         f32::from_bits((self.to_bits() as u32) << 16)
     }
-    #[inline(always)]
-    fn put(x: f32) -> Self {
-        bf16::from_f32(x)
+    fn put(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
 }
 
@@ -199,7 +198,21 @@ mod tests {
     #[test]
     fn plain_and_vectorized_code_give_the_same_bits() {
         let x: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 * 0.37 - 180.0).collect();
-        assert_eq!(vectorized(#[inline(always)] || sum_of_squares(&x)).to_bits(), sum_of_squares(&x).to_bits());
-        assert_eq!(vectorized(#[inline(always)] || sum_by(&x, exp)).to_bits(), sum_by(&x, exp).to_bits());
+        assert_eq!(
+            vectorized(
+                #[inline(always)]
+                || sum_of_squares(&x)
+            )
+            .to_bits(),
+            sum_of_squares(&x).to_bits()
+        );
+        assert_eq!(
+            vectorized(
+                #[inline(always)]
+                || sum_by(&x, exp)
+            )
+            .to_bits(),
+            sum_by(&x, exp).to_bits()
+        );
     }
 }

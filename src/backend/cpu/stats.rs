@@ -22,38 +22,41 @@ pub fn row_stats(x: &[f32], scratch: &mut [f32]) -> RowStats {
     let argmax = scratch.iter().position(|&v| v == absmax).unwrap_or(0) as u32;
     let squares = sum_of_squares(x);
     let rms = (squares / x.len().max(1) as f32).sqrt();
-    RowStats { l2: squares.sqrt(), rms, absmax, median: median(scratch), argmax }
+    RowStats { l2: squares.sqrt(), rms, absmax, median: median(scratch, rms), argmax }
 }
 
-/// Median of non-negative numbers by bisection on their bit patterns, which order as the numbers do:
-/// at most 31 counting passes, no sorting, exact.
+/// Median of non-negative numbers: bisection on the upper half of their bit patterns, which order as the numbers do,
+/// then a sort of the few that share the median's. No more than a quarter of the numbers reach 2 · rms, which bounds
+/// the search.
 #[inline(always)]
-fn median(x: &[f32]) -> f32 {
-    if x.is_empty() {
+fn median(x: &[f32], rms: f32) -> f32 {
+    let n = x.len() as u32;
+    if n == 0 {
         return 0.0;
     }
-    let lower_rank = (x.len() - 1) / 2;
-    // Smallest bit pattern b with more than `lower_rank` elements ≤ b.
-    let (mut low, mut high) = (0u32, f32::INFINITY.to_bits());
+    let rank = (n - 1) / 2;
+    // The smallest upper half h with more than `rank` numbers at or below it.
+    let (mut low, mut high) = (0u32, ((2.0 * rms).to_bits() >> 16).min(0x7f80) + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        if count_at_most(x, middle) > lower_rank as u32 {
-            high = middle;
-        } else {
-            low = middle + 1;
+        if count_at_most(x, middle << 16 | 0xffff) > rank { high = middle } else { low = middle + 1 }
+    }
+    let (floor, ceiling) = ((low << 16) as i32, (low << 16 | 0xffff) as i32);
+    let mut below = 0;
+    let mut above = f32::INFINITY;
+    let mut here: Vec<f32> = Vec::with_capacity(32);
+    for &v in x {
+        let bits = v.to_bits() as i32;
+        below += (bits < floor) as u32;
+        if bits > ceiling {
+            above = above.min(v);
+        } else if bits >= floor {
+            here.push(v);
         }
     }
-    let lower = f32::from_bits(low);
-    if x.len() % 2 == 1 || count_at_most(x, low) > lower_rank as u32 + 1 {
-        return lower;
-    }
-    let mut lanes = [f32::INFINITY; LANES];
-    for chunk in x.chunks(LANES) {
-        for (lane, &v) in lanes.iter_mut().zip(chunk) {
-            *lane = if v > lower && v < *lane { v } else { *lane };
-        }
-    }
-    (lower + lanes.into_iter().fold(f32::INFINITY, f32::min)) / 2.0
+    here.sort_unstable_by(f32::total_cmp);
+    let at = |rank: u32| here.get((rank - below) as usize).copied().unwrap_or(above);
+    if n % 2 == 1 { at(rank) } else { (at(rank) + at(rank + 1)) / 2.0 }
 }
 
 #[inline(always)]
@@ -63,7 +66,7 @@ fn count_at_most(x: &[f32], bits: u32) -> u32 {
     let rest = chunks.remainder();
     for chunk in chunks {
         for i in 0..LANES {
-            // Signed comparison: patterns of non-negative floats are below 2³¹.
+            // Signed: patterns of non-negative floats are below 2³¹.
             lanes[i] += (chunk[i].to_bits() as i32 <= bits as i32) as u32;
         }
     }

@@ -107,13 +107,16 @@ pub fn rows(
         let mut scratch = Scratch::default();
         Items::new(worker, &share).spans(rows.len(), BLOCK, |span| {
             let block = rows.start + span.start as u32..rows.start + span.end as u32;
-            vectorized(#[inline(always)] || {
-                source.each_row(block, 0..n, &mut scratch, |position, first, p| {
-                    // SAFETY: one thread per row.
-                    let row = unsafe { out.row_mut((position - rows.start) as usize) };
-                    row[first..first + p.len()].copy_from_slice(p);
-                })
-            });
+            vectorized(
+                #[inline(always)]
+                || {
+                    source.each_row(block, 0..n, &mut scratch, |position, first, p| {
+                        // SAFETY: one thread per row.
+                        let row = unsafe { out.row_mut((position - rows.start) as usize) };
+                        row[first..first + p.len()].copy_from_slice(p);
+                    })
+                },
+            );
         });
     })
     .map_err(|why| failed("attention rows", why))?;
@@ -132,8 +135,10 @@ pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, til
     let slots = cache.positions.partition_point(|&p| p < tile.cols.start)
         ..cache.positions.partition_point(|&p| p < tile.cols.end);
     // Pixel of each slot, found once.
-    let pixel: Vec<u32> =
-        cache.positions[slots.clone()].iter().map(|&p| ((p - tile.cols.start) as usize * width / wide.max(1)) as u32).collect();
+    let pixel: Vec<u32> = cache.positions[slots.clone()]
+        .iter()
+        .map(|&p| ((p - tile.cols.start) as usize * width / wide.max(1)) as u32)
+        .collect();
     let (sums, counts) = (Grid::new(height, width), Grid::new(height, width));
     let share = Share::default();
     pool.run(&|worker| {
@@ -145,15 +150,18 @@ pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, til
             let bottom = tile.rows.start as usize + ((y + 1) * tall).div_ceil(height);
             for from in (top..bottom).step_by(BLOCK) {
                 let block = from as u32..(from + BLOCK).min(bottom) as u32;
-                vectorized(#[inline(always)] || {
-                    source.each_row(block, slots.clone(), &mut scratch, |_, first, p| {
-                        for (v, &x) in p.iter().zip(&pixel[first - slots.start..]) {
-                            let x = x as usize;
-                            count[x] += 1.0;
-                            sum[x] = if tile.fold == Fold::Max { sum[x].max(*v) } else { sum[x] + v };
-                        }
-                    })
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        source.each_row(block, slots.clone(), &mut scratch, |_, first, p| {
+                            for (v, &x) in p.iter().zip(&pixel[first - slots.start..]) {
+                                let x = x as usize;
+                                count[x] += 1.0;
+                                sum[x] = if tile.fold == Fold::Max { sum[x].max(*v) } else { sum[x] + v };
+                            }
+                        })
+                    },
+                );
             }
         });
     })

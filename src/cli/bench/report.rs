@@ -77,15 +77,27 @@ pub fn text(report: &Report) -> String {
         row(&format!("{prefill}, {name}"), format!("{:.0} tok/s", speed.prefill_tok_s));
         row(&format!("{decode}, {name}"), format!("{:.0} tok/s", speed.decode_tok_s));
     }
-    row("probes cost", format!(
-        "{:.1} % of prefill, {:.1} % of decode",
-        100.0 * r.probes_share_of_prefill,
-        100.0 * r.probes_share_of_decode
-    ));
+    row(
+        "probes cost",
+        format!(
+            "{:.1} % of prefill, {:.1} % of decode",
+            100.0 * r.probes_share_of_prefill,
+            100.0 * r.probes_share_of_decode
+        ),
+    );
     row("a step of one lane", format!("{:.2} ms", r.lanes.one_ms));
-    row(&format!("a step of {} lanes", r.lanes.specs.len()), format!("{:.2} ms ({:.2} ×): {}", r.lanes.all_ms, r.lanes.ratio, r.lanes.specs.join(", ")));
+    row(
+        &format!("a step of {} lanes", r.lanes.specs.len()),
+        format!("{:.2} ms ({:.2} ×): {}", r.lanes.all_ms, r.lanes.ratio, r.lanes.specs.join(", ")),
+    );
     let m = &r.memory;
-    for (name, bytes) in [("weights", m.weights), ("KV", m.kv), ("kept queries", m.queries), ("activations", m.activations), ("history", m.history)] {
+    for (name, bytes) in [
+        ("weights", m.weights),
+        ("KV", m.kv),
+        ("kept queries", m.queries),
+        ("activations", m.activations),
+        ("history", m.history),
+    ] {
         row(name, HumanBytes(bytes).to_string());
     }
     row("peak memory", m.peak_rss.map_or_else(|| "unknown".into(), |bytes| HumanBytes(bytes).to_string()));

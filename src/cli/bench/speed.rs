@@ -77,8 +77,8 @@ pub fn measure(args: &Args) -> Result<Report> {
     };
     tell("loading");
     let mut session = open(&["full"])?;
-    session.check_steps(args.prompt_tokens as usize, args.steps)?;
     let ids = synthetic(args.prompt_tokens, session.core.config().vocab);
+    session.check(&ids, args.steps)?;
     // Probes on, off: [repeat] seconds.
     let (mut reading, mut stepping) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for repeat in 0..args.repeats {
@@ -142,7 +142,13 @@ fn memory(session: &mut Session, ids: &[u32], interrupt: &Interrupt) -> Result<M
 }
 
 /// One lane and several take turns.
-fn compare_lanes(one: &mut Session, all: &mut Session, ids: &[u32], args: &Args, interrupt: &Interrupt) -> Result<Lanes> {
+fn compare_lanes(
+    one: &mut Session,
+    all: &mut Session,
+    ids: &[u32],
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<Lanes> {
     let steps = args.steps.min(LANE_STEPS);
     let (mut one_s, mut all_s) = (Vec::new(), Vec::new());
     for repeat in 0..args.repeats {

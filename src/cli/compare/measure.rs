@@ -19,7 +19,7 @@ use crate::probe::distribution::Distribution;
 /// not follow them anyway.
 pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Report> {
     let ids = prompt.encode(&session.model)?;
-    session.check_steps(ids.len(), args.steps)?;
+    session.check(&ids, args.steps)?;
     let frame = read(session, &ids)?;
     let mut lanes = Vec::new();
     for lane in 0..frame.lanes.len() {

@@ -34,8 +34,8 @@ impl Regrets {
             for head in 0..heads {
                 let positions = backend.positions(cache, layer, head / group);
                 for (&position, &mass) in positions.iter().zip(backend.newest_row(cache, layer, head)) {
-                    let gone = (position as usize) < held.positions
-                        && !held.contains(layer, head / group, position as usize);
+                    let gone =
+                        (position as usize) < held.positions && !held.contains(layer, head / group, position as usize);
                     if mass > self.above && gone {
                         let most = self.found.entry((layer, head, position)).or_insert((step, mass));
                         if mass > most.1 {

@@ -22,9 +22,8 @@ pub fn text(report: &Report) -> String {
         table.set_width(PLAIN_WIDTH);
     }
     let answer = report.lanes.iter().any(|lane| lane.answer_found.is_some());
-    let mut header = vec![
-        "lane", "policy", "kept", "KV", "KL step 1", "KL mean*", "top-1", "NLL*", "lost mass", "output error",
-    ];
+    let mut header =
+        vec!["lane", "policy", "kept", "KV", "KL step 1", "KL mean*", "top-1", "NLL*", "lost mass", "output error"];
     if answer {
         header.push("answer");
     }
@@ -47,7 +46,9 @@ pub fn text(report: &Report) -> String {
         report.prompt_ids.len(),
         report.steps
     );
-    out.push_str("kept, KV, lost mass and output error (mean over layers): after the prompt. *: on lane 0's tokens. Nats.\n");
+    out.push_str(
+        "kept, KV, lost mass and output error (mean over layers): after the prompt. *: on lane 0's tokens. Nats.\n",
+    );
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));

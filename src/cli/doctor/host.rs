@@ -23,7 +23,8 @@ pub fn cpu() -> Section {
     section.fact("threads used", format!("{} (physical cores allowed; {logical} logical)", physical_cores()));
     section.fact("features", features());
     match Isa::detect() {
-        Isa::Portable => section.warn("kernels", "portable: this processor has none of the instruction sets with kernels of their own"),
+        Isa::Portable => section
+            .warn("kernels", "portable: this processor has none of the instruction sets with kernels of their own"),
         isa => section.fact("kernels", isa.name()),
     }
     section

@@ -52,8 +52,15 @@ impl Section {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let sections =
-        [host::program(), host::cpu(), host::memory(), terminal::look(), models::look(), models::network(), cuda::look()];
+    let sections = [
+        host::program(),
+        host::cpu(),
+        host::memory(),
+        terminal::look(),
+        models::look(),
+        models::network(),
+        cuda::look(),
+    ];
     if args.json {
         let one = |section: &Section| -> Value {
             let facts = section.facts.iter().map(|f| (f.name.clone(), json!({ "found": f.found, "warn": f.warn })));

@@ -69,8 +69,8 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
         colours: None,
         config: ProjectDirs::from("", "", "attnscope").map(|dirs| dirs.config_dir().to_owned()),
     };
-    let engine = engine::spawn(location, prompt, args.model.options(lanes))
-        .map_err(Io::while_("start the engine's thread"))?;
+    let engine =
+        engine::spawn(location, prompt, args.model.options(lanes)).map_err(Io::while_("start the engine's thread"))?;
     let (commands, events) = (engine.handle.commands.clone(), engine.handle.events.clone());
     let left = if terminal {
         tui::run(&options, commands, events)

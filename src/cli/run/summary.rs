@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     let prompt = Prompt::read(&args.prompt)?;
     let mut session = Session::open(&args.model, &args.model.options(lanes))?;
     let ids = prompt.encode(&session.model)?;
-    session.check_steps(ids.len(), args.steps)?;
+    session.check(&ids, args.steps)?;
     let interrupt = session.interrupt.clone();
     session.core.probes.timings = false;
     let frame = session.core.read_prompt(&ids, |_, read| {
@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> Result<()> {
         if interrupt.check().is_err() { Pause::Stop } else { Pause::Continue }
     })?;
     let mut frame = frame.ok_or(Interrupted)?;
-    let mut lanes: Vec<Lane> = frame.lanes.iter().map(|lane| Lane { spec: lane.spec.to_string(), ..Lane::default() }).collect();
+    let mut lanes: Vec<Lane> =
+        frame.lanes.iter().map(|lane| Lane { spec: lane.spec.to_string(), ..Lane::default() }).collect();
     for (lane, of) in lanes.iter_mut().zip(&frame.lanes) {
         (lane.held, lane.full) = (of.kv.held, of.kv.full);
     }

@@ -67,12 +67,9 @@ fn put(core: &Core, frame: &Frame, first: usize, count: usize, positions: usize,
     out.columns("attn_entropy", positions, first, count, &lane.attention.entropy);
     out.columns("attn_first", positions, first, count, &lane.attention.first);
     let n = &lane.kv_norms;
-    for (name, values) in [
-        ("key_l2_pre", &n.key_l2_pre),
-        ("key_l2", &n.key_l2),
-        ("value_l1", &n.value_l1),
-        ("value_l2", &n.value_l2),
-    ] {
+    for (name, values) in
+        [("key_l2_pre", &n.key_l2_pre), ("key_l2", &n.key_l2), ("value_l1", &n.value_l1), ("value_l2", &n.value_l2)]
+    {
         for (layer, values) in values.chunks_exact(n.kv_heads * count).enumerate() {
             out.columns(&format!("{name}.{layer}"), positions, first, count, values);
         }

@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut session = Session::open(&args.model, &options)?;
     let ids = prompt.encode(&session.model)?;
-    session.check_steps(ids.len(), args.steps)?;
+    session.check(&ids, args.steps)?;
     let config = session.core.config();
     let vocab = config.vocab;
     let lens_k = usize::from(args.lens_k).min(vocab);

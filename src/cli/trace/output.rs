@@ -43,7 +43,8 @@ impl Output {
         places.values_mut().for_each(|place| place.0 += data);
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let wrong = || Io::while_(format!("write {path:?}"));
-        let part = tempfile::Builder::new().prefix(".attnscope-").suffix(".part").tempfile_in(folder).map_err(wrong())?;
+        let part =
+            tempfile::Builder::new().prefix(".attnscope-").suffix(".part").tempfile_in(folder).map_err(wrong())?;
         let part = part.into_temp_path();
         let mut file = OpenOptions::new().read(true).write(true).open(&part).map_err(wrong())?;
         file.write_all(&(header.len() as u64).to_le_bytes()).map_err(wrong())?;

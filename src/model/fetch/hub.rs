@@ -20,7 +20,7 @@ use crate::model::locate::{HubSpec, is_plain};
 use crate::model::source::sha256_of;
 
 /// No answer to the first request after this long: out of reach.
-const FIRST_ANSWER: Duration = Duration::from_secs(10);
+const FIRST_ANSWER: Duration = Duration::from_secs(8);
 /// No byte for this long in a running download: broken off.
 const STALL: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);

@@ -197,8 +197,8 @@ fn explain(wheel: &Wheel, staging: &Path, said: &str) -> FetchError {
     if said.contains("No space left on device") || said.contains("Errno 28") {
         return FetchError::DiskFull { path: staging.to_owned() };
     }
-    let errors = said.lines().filter_map(|line| line.trim().strip_prefix("ERROR: "));
-    let last = errors.last().or(said.lines().last()).unwrap_or("pip said nothing");
+    let mut errors = said.lines().filter_map(|line| line.trim().strip_prefix("ERROR: "));
+    let last = errors.next_back().or(said.lines().next_back()).unwrap_or("pip said nothing");
     FetchError::Unreachable { what: format!("{} {} on PyPI", wheel.package, wheel.version), problem: Quoted::new(last) }
 }
 

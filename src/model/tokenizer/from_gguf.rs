@@ -47,9 +47,9 @@ impl Tokenizer {
                     .ok_or(TokenizerError::Missing("tokenizer.ggml.merges"))?;
                 let bos = pretokenizer.whole_words();
                 let bpe = Bpe::new(&vocab, metadata.map(), &merges, pretokenizer)?;
-                (NativeModel::Bpe(bpe), Alphabet::ByteLevel, bos)
+                (NativeModel::Bpe(Box::new(bpe)), Alphabet::ByteLevel, bos)
             }
-            "llama" => (NativeModel::Spm(spm(metadata, &vocab, &types)?), Alphabet::Metaspace, true),
+            "llama" => (NativeModel::Spm(Box::new(spm(metadata, &vocab, &types)?)), Alphabet::Metaspace, true),
             other => {
                 let what = "kind";
                 return Err(TokenizerError::Unsupported { what, found: Quoted::new(other) });

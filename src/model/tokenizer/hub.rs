@@ -1,6 +1,7 @@
 //! A `tokenizer.json`, run by the tokenizers crate.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use super::alphabet::Alphabet;
@@ -19,6 +20,10 @@ pub(super) struct Hub {
 impl Tokenizer {
     /// From the bytes of a `tokenizer.json`. `embeddings` is the number of tokens that the model can embed.
     pub fn from_json(json: &[u8], embeddings: usize) -> Result<Tokenizer, TokenizerError> {
+        contained(|| Self::read_json(json, embeddings))
+    }
+
+    fn read_json(json: &[u8], embeddings: usize) -> Result<Tokenizer, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| TokenizerError::Json(quote(&*e)))?;
         inner.with_truncation(None).map_err(|e| TokenizerError::Json(quote(&*e)))?;
         inner.with_padding(None);
@@ -41,8 +46,10 @@ impl Tokenizer {
 
 impl Hub {
     pub fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>, TokenizerError> {
-        let tokenizer = if specials { &self.inner } else { self.plain.get_or_init(|| blind(&self.inner)) };
-        ids(tokenizer, text, false)
+        contained(|| {
+            let tokenizer = if specials { &self.inner } else { self.plain.get_or_init(|| blind(&self.inner)) };
+            ids(tokenizer, text, false)
+        })
     }
 
     /// What the post-processor puts before an empty text.
@@ -61,6 +68,12 @@ impl Hub {
     pub fn vocab_size(&self) -> usize {
         self.size
     }
+}
+
+/// The library panics on some damaged files: an error here.
+fn contained<T>(work: impl FnOnce() -> Result<T, TokenizerError>) -> Result<T, TokenizerError> {
+    let gave_up = || TokenizerError::Json(Quoted::new("the tokenizers library gave up on this file"));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(gave_up()))
 }
 
 fn ids(tokenizer: &tokenizers::Tokenizer, text: &str, whole_prompt: bool) -> Result<Vec<u32>, TokenizerError> {

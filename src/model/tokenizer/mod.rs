@@ -57,15 +57,15 @@ pub enum TokenizerError {
 /// A vocabulary read from GGUF metadata, and the way to merge its pieces.
 struct Native {
     vocab: Vocab,
-    /// Tokens that stand for themselves in a text: (control, written by users).
+    /// Tokens that are found in a text as they are written.
     specials: Specials,
     added: HashSet<u32>,
     model: NativeModel,
 }
 
 enum NativeModel {
-    Bpe(Bpe),
-    Spm(Spm),
+    Bpe(Box<Bpe>),
+    Spm(Box<Spm>),
 }
 
 enum Kind {

@@ -36,7 +36,8 @@ impl FloatMatrix {
         if dtype.is_quantized() {
             return Err(FloatMatrixError::Quantized { name: tensor.name.clone(), dtype });
         }
-        if dtype.bytes(rows, cols) != Some(found) {
+        // Without columns any number of rows would fit no bytes at all.
+        if cols == 0 || dtype.bytes(rows, cols) != Some(found) {
             return Err(FloatMatrixError::Size { name: tensor.name.clone(), dtype, rows, cols, found });
         }
         Ok(Self { tensor: tensor.clone() })
@@ -67,8 +68,8 @@ impl FloatMatrix {
 /// If a range reaches past the end, or `x` is no whole number of rows of `w`'s width.
 pub fn matmul_float(w: &FloatMatrix, x: &[f32], rows: Range<usize>, tiles: Range<usize>, isa: Isa, out: Sink<'_>) {
     let cols = w.cols();
-    assert!(x.len().is_multiple_of(cols.max(1)), "{} activations are no rows of {cols}", x.len());
-    assert!(rows.end * cols <= x.len(), "rows {rows:?} of {}", x.len() / cols.max(1));
+    assert!(x.len().is_multiple_of(cols), "{} activations are no rows of {cols}", x.len());
+    assert!(rows.end * cols <= x.len(), "rows {rows:?} of {}", x.len() / cols);
     assert!(tiles.end <= w.tiles(), "tiles {tiles:?} of {}", w.tiles());
     let job = Job { w, x, rows, tiles, out };
     match w.tensor.dtype {

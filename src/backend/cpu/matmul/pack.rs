@@ -70,7 +70,7 @@ impl PackedMatrix {
     }
 
     /// Tile 2t is `even`'s tile t and tile 2t + 1 is `odd`'s, so that a worker who is given an even range of tiles
-    /// has both halves of a gated product. Both have as many rows; each is padded to whole tiles by itself.
+    /// has both halves of a gated product. Each is padded to whole tiles by itself, the shorter one to as many.
     pub fn pack_interleaved(even: &Tensor, odd: &Tensor, memory: &mut WeightMemory) -> Result<Self, PackError> {
         let (dtype, cols) = checked(&[even, odd])?;
         let tiles = even.rows.max(odd.rows).div_ceil(TILE);
@@ -135,7 +135,8 @@ fn checked(parts: &[&Tensor]) -> Result<(DType, usize), PackError> {
             return Err(PackError::Mixed { name, dtype, cols, other: first.dtype, other_cols: first.cols });
         }
         let found = part.data().len();
-        if dtype.bytes(rows, cols) != Some(found) {
+        // Without columns any number of rows would fit no bytes at all.
+        if cols == 0 || dtype.bytes(rows, cols) != Some(found) {
             return Err(PackError::Size { name, dtype, rows, cols, found });
         }
     }
@@ -154,9 +155,6 @@ fn pack_rows<F: Format>(
     let mut blocks = memory
         .zeroed::<F>(count)
         .map_err(|source| PackError::Memory { bytes: count.saturating_mul(size_of::<F>()), source })?;
-    if per_row == 0 {
-        return Ok(blocks);
-    }
     // A worker per core: packing reads and writes every weight once.
     blocks.par_chunks_mut(per_row).zip(order.par_chunks(TILE)).for_each(|(tile, order)| {
         for (lane, place) in order.iter().enumerate() {

@@ -16,6 +16,9 @@ use super::simd::{Portable, Simd};
 const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_ROWS: usize = 128;
 
+/// Passes over a tile for which unpacking its weights anew costs less than keeping them unpacked.
+const FEW: usize = 2;
+
 /// Rows of a result: `out(tile, row, values)` gets, for one tile of 16 weight rows and the activation rows
 /// `row..row + values.len()`, their products [n][16].
 pub type Sink<'a> = &'a mut dyn FnMut(usize, usize, &[[f32; TILE]]);
@@ -80,22 +83,24 @@ fn run_avx512<F: Format>(token: Avx512, job: Job<'_, F>) {
 
 #[inline(always)]
 fn run<S: Simd, F: Format>(s: S, job: Job<'_, F>) {
-    if job.rows.len() <= S::ROWS { few_rows(s, job) } else { many_rows(s, job) }
+    if job.rows.len() <= FEW * S::ROWS { few_rows(s, job) } else { many_rows(s, job) }
 }
 
-/// Decoding: each weight is read once and used at once.
+/// Decoding: each tile is read from memory once and used at once, S::ROWS rows at a time.
 #[inline(always)]
 fn few_rows<S: Simd, F: Format>(s: S, job: Job<'_, F>) {
     let Job { blocks, per_tile, x, rows, tiles, out } = job;
     let count = rows.len();
-    let mut input: [&[RowBlock]; 8] = [&[]; 8];
+    let mut input: [&[RowBlock]; FEW * 8] = [&[]; FEW * 8];
     for (slot, row) in input.iter_mut().zip(rows.clone()) {
         *slot = x.row(row);
     }
     for tile in tiles {
         let columns = Packed(&blocks[tile * per_tile..][..per_tile]);
-        let mut acc = [[0.0; TILE]; 8];
-        accumulate(s, &columns, &input[..count], &mut acc[..count]);
+        let mut acc = [[0.0; TILE]; FEW * 8];
+        for (input, acc) in input[..count].chunks(S::ROWS).zip(acc[..count].chunks_mut(S::ROWS)) {
+            accumulate(s, &columns, input, acc);
+        }
         out(tile, rows.start, &acc[..count]);
     }
 }

@@ -251,9 +251,11 @@ fn what_cannot_be_packed_says_why() {
     let a = random_tensor(1, 16, 64, &mut random);
     let b = random_tensor(0, 16, 64, &mut random);
     let short = Tensor { bytes: Bytes::Owned(Arc::from(&a.data()[..100])), ..a.clone() };
+    let hollow = Tensor { rows: usize::MAX, cols: 0, bytes: Bytes::Owned(Arc::from([])), ..a.clone() };
     let float = Tensor { dtype: DType::F32, cols: 1, rows: 1, bytes: Bytes::Owned(Arc::from([0u8; 4])), ..a.clone() };
     assert!(matches!(pack(&[]), Err(PackError::Empty)));
     assert!(matches!(pack(&[&a, &b]), Err(PackError::Mixed { .. })));
     assert!(matches!(pack(&[&short]), Err(PackError::Size { found: 100, .. })));
+    assert!(matches!(pack(&[&hollow]), Err(PackError::Size { found: 0, .. })));
     assert!(matches!(pack(&[&float]), Err(PackError::NotQuantized { .. })));
 }
