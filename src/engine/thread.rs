@@ -11,13 +11,16 @@ use super::core::{Core, Pause};
 use super::frame::Frame;
 use super::message::*;
 
+/// Turns text into prompt ids; says what is wrong otherwise.
+pub type Encode = Box<dyn Fn(&str) -> Result<Vec<u32>, String> + Send>;
+
 /// What a caller builds the core with; runs on the engine's thread and reports progress through the events.
 pub struct Start {
     pub core: Core,
     pub info: ModelInfo,
     pub speller: Speller,
     /// Turns text into prompt ids; says what is wrong otherwise.
-    pub encode: Box<dyn Fn(&str) -> Result<Vec<u32>, String> + Send>,
+    pub encode: Encode,
     pub prompt: Vec<u32>,
 }
 
@@ -91,7 +94,7 @@ struct Runner {
     outbox: Sender<Event>,
     quit: Arc<AtomicBool>,
     mode: Mode,
-    encode: Box<dyn Fn(&str) -> Result<Vec<u32>, String> + Send>,
+    encode: Encode,
 }
 
 /// What a command leaves to do.

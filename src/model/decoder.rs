@@ -97,7 +97,7 @@ impl Decoder {
     /// Sublayer `2l` is the attention of layer l, `2l + 1` its MLP.
     pub fn sublayer(&self, b: &mut dyn Backend, index: usize) {
         let layer = &self.layers[index / 2];
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             self.attend(b, layer)
         } else {
             self.mlp(b, layer)

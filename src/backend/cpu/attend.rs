@@ -1,6 +1,9 @@
 //! Attention over the slots of one kv head: scores from key tiles, weighted sums of values.
 //! Every sum runs in one fixed order (channels for scores, slots for values), whatever the blocking.
 
+// Register blocks are written as plain counted loops: that is the form which the compiler keeps in registers.
+#![allow(clippy::needless_range_loop, clippy::too_many_arguments)]
+
 use crate::cache::{Cells, TILE};
 
 use super::simd::Cell;
@@ -81,7 +84,6 @@ pub fn scores_block<T: Cell>(
 }
 
 /// Adds C channels of M weighted sums of values over slots `from..to` to `sums` [M, D].
-#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn weigh_channels<T: Cell, const M: usize, const C: usize>(
     p: &[f32],

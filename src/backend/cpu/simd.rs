@@ -65,7 +65,7 @@ impl Cell for bf16 {
 pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = n.mul_add(-0.693_359_375, x);
+    let r = n.mul_add(-0.693_359_4, x);
     let r = n.mul_add(2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4f32;
     p = p.mul_add(r, 1.398_2e-3);
@@ -74,8 +74,8 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_666_5e-1);
     p = p.mul_add(r, 5.0e-1);
     p = (p * r).mul_add(r, r) + 1.0;
-    // SAFETY: x is clamped (NaN clamps to NaN, excluded by the comparison), so n is within ±127.
-    let n = if n == n { unsafe { n.to_int_unchecked::<i32>() } } else { 0 };
+    // SAFETY: x is clamped, so n is within ±127; NaN, which clamping lets through, is not converted.
+    let n = if n.is_nan() { 0 } else { unsafe { n.to_int_unchecked::<i32>() } };
     p * f32::from_bits(((n + 127) << 23) as u32)
 }
 
