@@ -85,7 +85,6 @@ fn teacher_forcing_feeds_lane_zeros_tokens() {
 
 #[test]
 fn regret_and_lost_mass_name_what_is_gone() {
-    // Flat attention of random weights: every position gets a little.
     let report = compare(&["--lane", "window@8", "--regret-above", "0.01"]);
     let lane = &report["lanes"][1];
     let regrets = lane["regret"].as_array().expect("a list");
@@ -95,9 +94,10 @@ fn regret_and_lost_mass_name_what_is_gone() {
         assert!(regret["mass"].as_f64().expect("a number") > 0.01);
         assert!((1..=STEPS as u64).contains(&regret["step"].as_u64().expect("a step")));
     }
-    for layer in lane["damage"]["lost_mass"].as_array().expect("a list") {
-        assert!(numbers(layer).iter().all(|m| (0.5..1.0).contains(m)), "8 of 60 positions are left");
-    }
+    let lost: Vec<f64> = lane["damage"]["lost_mass"].as_array().expect("a list").iter().flat_map(numbers).collect();
+    assert!(lost.iter().all(|m| *m > 0.0 && *m < 1.0));
+    let mean = lost.iter().sum::<f64>() / lost.len() as f64;
+    assert!(mean > 0.5, "8 of 60 positions are left, yet {mean} is lost on average");
 }
 
 #[test]

@@ -43,9 +43,7 @@ impl Output {
         places.values_mut().for_each(|place| place.0 += data);
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let wrong = || Io::while_(format!("write {path:?}"));
-        let part =
-            tempfile::Builder::new().prefix(".attnscope-").suffix(".part").tempfile_in(folder).map_err(wrong())?;
-        let part = part.into_temp_path();
+        let part = part_in(folder).map_err(wrong())?;
         let mut file = OpenOptions::new().read(true).write(true).open(&part).map_err(wrong())?;
         file.write_all(&(header.len() as u64).to_le_bytes()).map_err(wrong())?;
         file.write_all(&header).map_err(wrong())?;
@@ -91,13 +89,22 @@ impl Output {
     }
 }
 
+/// An unfinished file beside the finished one, with the rights of any new file (temporary ones are private).
+fn part_in(folder: &Path) -> std::io::Result<tempfile::TempPath> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".attnscope-").suffix(".part");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    Ok(builder.tempfile_in(folder)?.into_temp_path())
+}
+
 /// Writes zeros up to `size`: a full disk is an error here, and not a signal in the middle of the run.
 fn reserve(file: &mut std::fs::File, size: usize) -> std::io::Result<()> {
-    const BLOCK: [u8; 1 << 16] = [0; 1 << 16];
+    let zeros = vec![0; 1 << 16];
     let mut left = size as u64 - file.metadata()?.len();
     while left > 0 {
-        let now = left.min(BLOCK.len() as u64) as usize;
-        file.write_all(&BLOCK[..now])?;
+        let now = left.min(zeros.len() as u64) as usize;
+        file.write_all(&zeros[..now])?;
         left -= now as u64;
     }
     file.flush()
