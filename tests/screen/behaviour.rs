@@ -116,6 +116,37 @@ fn the_map_asks_once_and_keeps_the_old_tile_meanwhile() {
 }
 
 #[test]
+fn the_map_follows_a_run_with_a_tenth_of_its_time_and_keys_at_once() {
+    let tiles = |rig: &mut Rig| {
+        rig.draw(120, 40);
+        let whole = |c: &Command| matches!(c, Command::Query { query: Query::Tile { height: 2.., .. }, .. });
+        let sent = rig.sent();
+        for command in &sent {
+            if let Command::Query { id, query } = command {
+                let mut answer = frames::tile(query);
+                if let Answer::Tile { micros, .. } = &mut answer {
+                    *micros = 60_000_000;
+                }
+                rig.app.take(Event::Answer { id: *id, answer });
+            }
+        }
+        sent.iter().filter(|c| whole(c)).count()
+    };
+    let mut rig = Rig::ready(Depth::Mono, 30, 1);
+    rig.act(&[Action::View(2)]);
+    assert_eq!(tiles(&mut rig), 1);
+    rig.app.take(Event::State(State::Running));
+    rig.frame(frames::frame(1, 30, 1));
+    assert_eq!(tiles(&mut rig), 0, "a token more can wait");
+    rig.act(&[Action::LayerNext]);
+    assert_eq!(tiles(&mut rig), 1, "a key cannot");
+    rig.frame(frames::frame(2, 30, 1));
+    assert_eq!(tiles(&mut rig), 0);
+    rig.app.take(Event::State(State::Paused { why: None }));
+    assert_eq!(tiles(&mut rig), 1, "standing still, the map is up to date");
+}
+
+#[test]
 fn search_jumps_while_typing_and_goes_round() {
     let mut rig = Rig::ready(Depth::Mono, 66, 1);
     press(&mut rig, "/ space P a r i s");

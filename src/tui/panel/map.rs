@@ -9,7 +9,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use crate::engine::message::{Answer, Fold, Query};
+use crate::engine::message::{Answer, Fold, State};
 use crate::tui::action::Action;
 use crate::tui::asker::{Asked, Asker};
 use crate::tui::panel::{Caption, Choice, OptionError, Options, Panel, Reply};
@@ -17,45 +17,10 @@ use crate::tui::ramp::RampName;
 use crate::tui::seen::{Seen, Selection};
 use crate::tui::widget::heat::{self, Ink};
 use crate::tui::widget::scale::{Fitted, Scale};
+use crate::tui::widget::spot::{Cell, Spot};
 use crate::tui::widget::window::{Grid, Zoom};
 use crate::tui::widget::{legend, put};
 use crate::tui::{text, units};
-
-impl Choice for Fold {
-    const ALL: &'static [Self] = &[Fold::Max, Fold::Mean, Fold::Sum];
-
-    fn name(self) -> &'static str {
-        match self {
-            Fold::Max => "max",
-            Fold::Mean => "mean",
-            Fold::Sum => "sum",
-        }
-    }
-}
-
-/// Which pixels of which map.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spot {
-    layer: u32,
-    head: u32,
-    rows: Grid,
-    cols: Grid,
-    fold: Fold,
-}
-
-impl Spot {
-    fn query(&self) -> Query {
-        Query::Tile {
-            layer: self.layer,
-            head: self.head,
-            rows: (self.rows.window.from, self.rows.window.to),
-            cols: (self.cols.window.from, self.cols.window.to),
-            height: self.rows.values,
-            width: self.cols.values,
-            fold: self.fold,
-        }
-    }
-}
 
 struct Tile {
     spot: Spot,
@@ -63,16 +28,11 @@ struct Tile {
     fitted: Option<Fitted>,
     micros: u32,
     took: Duration,
+    since: Instant,
 }
 
-/// A single cell of a head's map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cell {
-    layer: u32,
-    head: u32,
-    row: u32,
-    col: u32,
-}
+/// A tile that took t is followed by the next one, of a few tokens more, after this many t at the earliest.
+const FOLLOWING: u32 = 10;
 
 /// A question without an answer is asked again after this long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -151,12 +111,20 @@ impl Map {
             rows: Grid::new(row, 2 * plot.height as u32, 8),
             cols: Grid::new(col, plot.width as u32, 12),
             fold: self.fold,
+            zoom: self.row_zoom.steps,
+            plot: (plot.width, plot.height),
         })
     }
 
     fn ask(&mut self, spot: Spot, seen: &Seen, asker: &mut Asker) {
         let open = |since: Instant| since.elapsed() < PATIENCE;
-        let shown = self.tile.as_ref().is_some_and(|t| t.spot == spot);
+        // While the run goes on, following it may cost the engine a tenth of its time; a key is answered at once.
+        let running = seen.session.state == State::Running;
+        let fresh = |t: &Tile| {
+            let early = t.since.elapsed() < FOLLOWING * Duration::from_micros(t.micros as u64);
+            t.spot == spot || (running && spot.grown_from(&t.spot) && early)
+        };
+        let shown = self.tile.as_ref().is_some_and(fresh);
         if !shown && !self.waiting.is_some_and(|(_, _, since)| open(since)) {
             self.waiting = asker.ask(spot.query()).map(|asked| (asked, spot, Instant::now()));
         }
@@ -164,10 +132,7 @@ impl Map {
         let cell = Cell { layer: spot.layer, head: spot.head, row, col };
         let known = self.exact.is_some_and(|(c, _)| c == cell);
         if !known && !self.waiting_exact.is_some_and(|(_, _, since)| open(since)) {
-            let (rows, cols) = ((row, row + 1), (col, col + 1));
-            let query =
-                Query::Tile { layer: cell.layer, head: cell.head, rows, cols, height: 1, width: 1, fold: Fold::Max };
-            self.waiting_exact = asker.ask(query).map(|asked| (asked, cell, Instant::now()));
+            self.waiting_exact = asker.ask(cell.query()).map(|asked| (asked, cell, Instant::now()));
         }
     }
 
@@ -343,7 +308,8 @@ impl Panel for Map {
                     if (*height, *width) == (spot.rows.values, spot.cols.values) =>
                 {
                     let fitted = Fitted::to(self.scale, values.iter().copied());
-                    self.tile = Some(Tile { spot, values: values.clone(), fitted, micros: *micros, took });
+                    let since = Instant::now();
+                    self.tile = Some(Tile { spot, values: values.clone(), fitted, micros: *micros, took, since });
                     self.nothing = None;
                 }
                 Answer::Nothing(why) => self.nothing = Some(text::line(why)),

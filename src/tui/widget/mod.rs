@@ -7,4 +7,5 @@ pub mod heat;
 pub mod legend;
 pub mod put;
 pub mod scale;
+pub mod spot;
 pub mod window;
