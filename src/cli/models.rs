@@ -8,8 +8,7 @@ use super::output::{print, print_json};
 use crate::model::catalog::{self, Entry};
 use crate::model::fetch;
 
-const ADVICE: &str =
-    "fetch one with `attnscope pull NAME`; anything else: --model FILE.gguf | FOLDER | hf:owner/name";
+const ADVICE: &str = "fetch one with `attnscope pull NAME`; anything else: --model FILE.gguf | FOLDER | hf:owner/name";
 
 /// List the models that can be fetched by name
 #[derive(Debug, clap::Args)]

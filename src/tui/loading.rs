@@ -36,7 +36,7 @@ pub fn draw(app: &App, area: Rect, buf: &mut Buffer) {
     put::at(buf, inside, 0, 0, &progress.what, theme.base().add_modifier(Modifier::BOLD));
     put::right(buf, inside, inside.width, 1, &amounts(&progress), theme.soft());
     let share = if progress.total > 0 { progress.done as f64 / progress.total as f64 } else { 0.0 };
-    bar::draw(buf, inside, 0, 2, inside.width, share, theme.accent(), theme.faint());
+    bar::draw(buf, put::part(inside, 0, 2, inside.width), share, theme.accent(), theme.faint());
     let help = app.keymap.key(super::action::Action::Help);
     let quit = app.keymap.key(super::action::Action::Quit);
     put::at(buf, inside, 0, 3, &format!("{help} keys · {quit} quit"), theme.faint());

@@ -16,7 +16,9 @@ fn steady(screen: &str) -> String {
         .map(|line| match (line.find("engine)"), line.find('·')) {
             (Some(end), Some(_)) => {
                 let start = line[..end].rfind("· ").unwrap_or(end);
-                format!("{}· T {}\n", &line[..start], &line[end + "engine)".len()..])
+                // The border after it is as long as the number leaves it.
+                let rest = line[end + "engine)".len()..].trim_start_matches([' ', '━', '─']);
+                format!("{}· T {rest}\n", &line[..start])
             }
             _ => format!("{line}\n"),
         })

@@ -76,13 +76,14 @@ pub fn scores_block<T: Cell>(
         first += BLOCK;
     }
     for m in first..count {
-        scores(&queries[m * dim..(m + 1) * dim], cells, from, to, &mut out[m * stride..(m + 1) * stride]);
+        scores(&queries[m * dim..(m + 1) * dim], cells, from, to, &mut out[m * stride..]);
     }
 }
 
-/// C channels of M weighted sums of values over slots `from..to`.
+/// Adds C channels of M weighted sums of values over slots `from..to` to `sums` [M, D].
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
-fn sums<T: Cell, const M: usize, const C: usize>(
+fn weigh_channels<T: Cell, const M: usize, const C: usize>(
     p: &[f32],
     stride: usize,
     values: &[T],
@@ -90,9 +91,13 @@ fn sums<T: Cell, const M: usize, const C: usize>(
     channel: usize,
     from: usize,
     to: usize,
-) -> [[f32; C]; M] {
+    sums: &mut [f32],
+) {
     assert!(p.len() >= (M - 1) * stride + to && values.len() >= to * dim && channel + C <= dim);
     let mut acc = [[0.0f32; C]; M];
+    for m in 0..M {
+        acc[m].copy_from_slice(&sums[m * dim + channel..][..C]);
+    }
     for t in from..to {
         // SAFETY: t < to and the lengths were checked above.
         let v: &[T] = unsafe { values.get_unchecked(t * dim + channel..t * dim + channel + C) };
@@ -108,61 +113,72 @@ fn sums<T: Cell, const M: usize, const C: usize>(
             }
         }
     }
-    acc
-}
-
-#[inline(always)]
-fn weigh<T: Cell, const M: usize, const C: usize>(
-    p: &[f32],
-    stride: usize,
-    cells: &Cells<T>,
-    dim: usize,
-    channels: std::ops::Range<usize>,
-    slots: std::ops::Range<usize>,
-    mut put: impl FnMut(usize, usize, &[f32]),
-) -> usize {
-    let mut channel = channels.start;
-    while channel + C <= channels.end {
-        let out = sums::<T, M, C>(p, stride, &cells.values, dim, channel, slots.start, slots.end);
-        for (m, values) in out.iter().enumerate() {
-            put(m, channel, values);
-        }
-        channel += C;
+    for m in 0..M {
+        sums[m * dim + channel..][..C].copy_from_slice(&acc[m]);
     }
-    channel
 }
 
-/// out = Σ p·v over slots `from..to` of one row of probabilities; `out` [D].
+/// Adds Σ p·v over slots `from..to` of one row of probabilities to `sums` [D].
 #[inline(always)]
-pub fn weighted<T: Cell>(p: &[f32], cells: &Cells<T>, from: usize, to: usize, out: &mut [f32]) {
-    let dim = out.len();
-    let slots = from..to;
-    let c = weigh::<T, 1, 64>(p, 0, cells, dim, 0..dim, slots.clone(), |_, c, v| out[c..c + 64].copy_from_slice(v));
-    let c = weigh::<T, 1, 8>(p, 0, cells, dim, c..dim, slots.clone(), |_, c, v| out[c..c + 8].copy_from_slice(v));
-    weigh::<T, 1, 1>(p, 0, cells, dim, c..dim, slots, |_, c, v| out[c] = v[0]);
+pub fn weigh<T: Cell>(p: &[f32], cells: &Cells<T>, from: usize, to: usize, sums: &mut [f32]) {
+    let (dim, values) = (sums.len(), &cells.values);
+    let mut c = 0;
+    while c + 64 <= dim {
+        weigh_channels::<T, 1, 64>(p, 0, values, dim, c, from, to, sums);
+        c += 64;
+    }
+    while c + 8 <= dim {
+        weigh_channels::<T, 1, 8>(p, 0, values, dim, c, from, to, sums);
+        c += 8;
+    }
+    for c in c..dim {
+        weigh_channels::<T, 1, 1>(p, 0, values, dim, c, from, to, sums);
+    }
 }
 
-/// The same for [`BLOCK`] rows of `stride`; `put(row, channel, values)` takes the results.
+/// The same for [`BLOCK`] rows of `stride`; `sums` [BLOCK, D].
 #[inline(always)]
-pub fn weighted_block<T: Cell>(
+pub fn weigh_block<T: Cell>(
     p: &[f32],
     stride: usize,
     cells: &Cells<T>,
     dim: usize,
     from: usize,
     to: usize,
-    mut put: impl FnMut(usize, usize, &[f32]),
+    sums: &mut [f32],
 ) {
-    let c = weigh::<T, BLOCK, 16>(p, stride, cells, dim, 0..dim, from..to, &mut put);
-    let c = weigh::<T, BLOCK, 8>(p, stride, cells, dim, c..dim, from..to, &mut put);
-    weigh::<T, BLOCK, 1>(p, stride, cells, dim, c..dim, from..to, &mut put);
+    let values = &cells.values;
+    let mut c = 0;
+    while c + 16 <= dim {
+        weigh_channels::<T, BLOCK, 16>(p, stride, values, dim, c, from, to, sums);
+        c += 16;
+    }
+    while c + 8 <= dim {
+        weigh_channels::<T, BLOCK, 8>(p, stride, values, dim, c, from, to, sums);
+        c += 8;
+    }
+    for c in c..dim {
+        weigh_channels::<T, BLOCK, 1>(p, stride, values, dim, c, from, to, sums);
+    }
+}
+
+/// Slots `from..to` (from a tile's first on) as f32, for many queries to share.
+#[inline(always)]
+pub fn widen<T: Cell>(cells: &Cells<T>, dim: usize, from: usize, to: usize, wide: &mut Cells<f32>) {
+    let tiles = from * dim..to.next_multiple_of(TILE) * dim;
+    let spread = |from: &[T], to: &mut Vec<f32>| {
+        to.clear();
+        to.extend(from.iter().map(|x| x.get()));
+    };
+    spread(&cells.keys[tiles], &mut wide.keys);
+    spread(&cells.values[from * dim..to * dim], &mut wide.values);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::cpu::simd::vectorized;
-    use crate::cache::{Columns, HeadCache, KvType, with_cells};
+    use crate::cache::{HeadCache, KvType, with_cells};
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
 
@@ -195,18 +211,24 @@ mod tests {
                 }
             }
             let p = draw(BLOCK * stride);
-            let mut out = vec![vec![0.0; dim]; BLOCK];
-            with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || weighted_block(&p, stride, cells, dim, 0, n, |m, c, v| out[m][c..c + v.len()].copy_from_slice(v))));
+            let mut sums = vec![0.0; BLOCK * dim];
+            let mut wide = Cells::default();
+            with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || {
+                for from in (0..n).step_by(2 * TILE) {
+                    let to = n.min(from + 2 * TILE);
+                    widen(cells, dim, from, to, &mut wide);
+                    weigh_block(&p[from..], stride, &wide, dim, 0, to - from, &mut sums);
+                }
+            }));
             for m in 0..BLOCK {
                 let mut single = vec![0.0; dim];
-                with_cells!(&cache.columns, cells => weighted(&p[m * stride..], cells, 0, n, &mut single));
-                prop_assert_eq!(&single, &out[m]);
+                with_cells!(&cache.columns, cells => weigh(&p[m * stride..], cells, 0, n, &mut single));
+                prop_assert_eq!(&single[..], &sums[m * dim..(m + 1) * dim]);
                 for c in 0..dim {
                     let exact: f64 = (0..n).map(|t| p[m * stride + t] as f64 * values[t * dim + c] as f64).sum();
                     prop_assert!((single[c] as f64 - exact).abs() < 1e-4);
                 }
             }
-            let _: &Columns = &cache.columns;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Rope, append and attention of one layer, with the probes on the way.
 
 use crate::backend::{Attention, Buf};
-use crate::cache::{HeadCache, TILE, with_cells};
+use crate::cache::{Cells, HeadCache, TILE, with_cells};
 
-use super::attend::{BLOCK, scores, scores_block, weighted, weighted_block};
+use super::attend::{BLOCK, scores, scores_block, weigh, weigh_block, widen};
 use super::elementwise::normed;
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
 use super::simd::{sum_by, sum_of_squares, vectorized};
@@ -108,7 +108,7 @@ pub fn attend(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf
         .flat_map(|(i, run)| (0..run.len.div_ceil(QUERY_BLOCK)).map(move |block| (i, block)))
         .collect();
     // Late blocks see more keys: the longest go first, so that no thread is left with one at the end.
-    let mut scratch = Vec::new();
+    let mut scratch = Scratch::default();
     items.each(work.len() * exec.heads, 1, |item| {
         let (run, block) = work[work.len() - 1 - item / exec.heads];
         let head = item % exec.heads;
@@ -153,7 +153,8 @@ fn single(exec: &Exec<'_>, attention: &Attention, run: &Run, head: usize, qkv: B
                 row[..from].fill(0.0);
                 row[end..].fill(0.0);
                 let reductions = softmax(&mut row[from..end], &cache.positions[from..end], position, attention.scale, attention.softcap, exec.recent_window);
-                weighted(row, cells, from, end, to);
+                to.fill(0.0);
+                    weigh(row, cells, from, end, to);
                 reductions
             })
         },
@@ -163,6 +164,23 @@ fn single(exec: &Exec<'_>, attention: &Attention, run: &Run, head: usize, qkv: B
         || received[from..end].iter_mut().zip(&row[from..end]).for_each(|(sum, p)| *sum += p),
     );
     put(exec, attention.layer, head, run, r, reductions);
+}
+
+/// Slots whose keys and values are spread to f32 at a time: what stays in the second-level cache.
+const STRIP: usize = 256;
+
+/// One thread's memory for blocks of queries.
+#[derive(Default)]
+struct Scratch {
+    /// Scores, then probabilities [rows, stride].
+    p: Vec<f32>,
+    /// [rows, D]
+    queries: Vec<f32>,
+    /// Weighted sums of values [rows, D].
+    sums: Vec<f32>,
+    /// Column sums of the block [stride].
+    received: Vec<f32>,
+    wide: Cells<f32>,
 }
 
 /// Up to [`QUERY_BLOCK`] queries that follow each other in one cache.
@@ -175,60 +193,67 @@ fn many(
     block: usize,
     qkv: Buf,
     out: Buf,
-    scratch: &mut Vec<f32>,
+    scratch: &mut Scratch,
 ) {
     let (d, group) = (exec.dim, exec.heads / exec.kv_heads);
-    let kv = head / group;
     let first = run.first + block * QUERY_BLOCK;
     let count = QUERY_BLOCK.min(run.first + run.len - first);
     // SAFETY: nobody changes keys, values or positions in this operation.
-    let cache: &HeadCache = unsafe { exec.caches[run.cache][attention.layer * exec.kv_heads + kv].get() };
+    let cache: &HeadCache = unsafe { exec.caches[run.cache][attention.layer * exec.kv_heads + head / group].get() };
     let stride = cache.len().next_multiple_of(TILE);
     // Rows up to a whole register block: the spare ones stay zero.
     let rows = count.next_multiple_of(BLOCK);
     let span = |r: usize| visible(&cache.positions, exec.rows[r].position, attention.window);
-    let (from, end) = (span(first).0, span(first + count - 1).1);
-    scratch.clear();
-    scratch.resize(rows * stride + count * d + stride, 0.0);
-    let (p, rest) = scratch.split_at_mut(rows * stride);
-    let (queries, sums) = rest.split_at_mut(count * d);
-    for (m, q) in queries.chunks_exact_mut(d).enumerate() {
+    let (from, end) = (span(first).0 / TILE * TILE, span(first + count - 1).1);
+    let Scratch { p, queries, sums, received, wide } = scratch;
+    for (memory, n) in
+        [(&mut *p, rows * stride), (&mut *queries, rows * d), (&mut *sums, rows * d), (&mut *received, stride)]
+    {
+        memory.clear();
+        memory.resize(n, 0.0);
+    }
+    for (m, q) in queries.chunks_exact_mut(d).take(count).enumerate() {
         // SAFETY: nobody writes qkv in this operation.
         q.copy_from_slice(unsafe { &exec.buffers[qkv.0].row(first + m)[head * d..(head + 1) * d] });
     }
-    vectorized(
-        #[inline(always)]
-        || {
-            with_cells!(&cache.columns, cells => {
-                scores_block(queries, count, d, cells, from, end, p, stride);
-                for m in 0..count {
-                    let (lo, hi) = span(first + m);
-                    let row = &mut p[m * stride..(m + 1) * stride];
-                    row[from / TILE * TILE..lo].fill(0.0);
-                    row[hi..].fill(0.0);
-                    let position = exec.rows[first + m].position;
-                    let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, exec.recent_window);
-                    put(exec, attention.layer, head, run, first + m, reductions);
-                    sums[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
+    let strips = || (from..end).step_by(STRIP).map(|at| (at, end.min(at + STRIP)));
+    with_cells!(&cache.columns, cells => {
+        for (at, to) in strips() {
+            vectorized(#[inline(always)] || {
+                widen(cells, d, at, to, wide);
+                scores_block(queries, rows, d, wide, 0, to - at, &mut p[at..], stride);
+            });
+        }
+        for m in 0..count {
+            let (lo, hi) = span(first + m);
+            let row = &mut p[m * stride..(m + 1) * stride];
+            row[from..lo].fill(0.0);
+            row[hi..].fill(0.0);
+            let position = exec.rows[first + m].position;
+            let reductions = vectorized(#[inline(always)] || {
+                let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, exec.recent_window);
+                received[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
+                reductions
+            });
+            put(exec, attention.layer, head, run, first + m, reductions);
+        }
+        p[count * stride..].fill(0.0);
+        for (at, to) in strips() {
+            vectorized(#[inline(always)] || {
+                widen(cells, d, at, to, wide);
+                for base in (0..rows).step_by(BLOCK) {
+                    weigh_block(&p[base * stride + at..], stride, wide, d, 0, to - at, &mut sums[base * d..]);
                 }
-                for base in (0..count).step_by(BLOCK) {
-                    weighted_block(&p[base * stride..], stride, cells, d, from, end, |m, c, v| {
-                        if base + m < count {
-                            // SAFETY: one thread per row and head.
-                            unsafe { exec.buffers[out.0].part_mut(first + base + m, head * d + c, head * d + c + v.len()) }
-                                .copy_from_slice(v);
-                        }
-                    });
-                }
-            })
-        },
-    );
-    // SAFETY: one thread per (head, block); the last block alone writes the head's newest row.
+            });
+        }
+    });
+    // SAFETY: one thread per (row, head) and per (head, block); the last block alone writes the head's newest row.
     unsafe {
-        exec.probes
-            .received
-            .part_mut(head * blocks(exec) + block_index(exec, run, block), 0, stride)
-            .copy_from_slice(sums);
+        for (m, sums) in sums.chunks_exact(d).take(count).enumerate() {
+            exec.buffers[out.0].part_mut(first + m, head * d, (head + 1) * d).copy_from_slice(sums);
+        }
+        let place = head * blocks(exec) + block_index(exec, run, block);
+        exec.probes.received.part_mut(place, 0, stride).copy_from_slice(received);
         if first + count == run.first + run.len {
             let row = std::slice::from_raw_parts_mut(cache.row[head % group].as_ptr() as *mut f32, stride);
             row.copy_from_slice(&p[(count - 1) * stride..count * stride]);

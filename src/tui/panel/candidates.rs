@@ -80,7 +80,7 @@ impl Panel for Candidates {
             if bar_width > 2 {
                 let fill = if drawn { theme.accent() } else { Style::new().fg(theme.soft) };
                 let share = (candidate.prob / most) as f64;
-                bar::draw(buf, area, names + 3, y, bar_width, share, fill, theme.faint());
+                bar::draw(buf, put::part(area, names + 3, y, bar_width), share, fill, theme.faint());
             }
             let mut end = area.width;
             if with_sampled {

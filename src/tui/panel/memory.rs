@@ -44,7 +44,8 @@ fn draw_entry(buf: &mut Buffer, area: Rect, y: u16, names: u16, seen: &Seen, ent
     put::at(buf, area, 0, y, &text::fit(entry.name, names as usize - 1), theme.base());
     let remarks = if area.width >= names + NUMBERS + REMARKS + 6 { REMARKS } else { 0 };
     let width = area.width.saturating_sub(names + NUMBERS + remarks);
-    bar::draw(buf, area, names, y, width, entry.bytes as f64 / entry.of.max(1) as f64, entry.fill, theme.faint());
+    let share = entry.bytes as f64 / entry.of.max(1) as f64;
+    bar::draw(buf, put::part(area, names, y, width), share, entry.fill, theme.faint());
     put::right(buf, area, names + width + NUMBERS, y, &units::bytes(entry.bytes), theme.strong());
     if remarks > 0 {
         put::right(buf, area, area.width, y, entry.remark, theme.soft());

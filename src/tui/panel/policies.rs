@@ -160,7 +160,7 @@ impl Policies {
         }
         let share = row.held as f64 / row.full.max(1) as f64;
         if area.width > x + 14 {
-            bar::draw(buf, area, x + 1, 0, 8, share, colour, theme.faint());
+            bar::draw(buf, put::part(area, x + 1, 0, 8), share, colour, theme.faint());
             x = put::at(buf, area, x + 10, 0, &format!("{:>5}", units::percent(share)), theme.soft());
         }
         let agrees = match row.compared {

@@ -289,7 +289,7 @@ impl Panel for Timings {
             put::at(buf, area, 0, y, &text::fit(&row.name, names as usize - 1), theme.base());
             let share = row.total_ns as f64 / self.ops.max(1) as f64;
             if bars >= 4 {
-                bar::draw(buf, area, names, y, bars, share, theme.accent(), theme.faint());
+                bar::draw(buf, put::part(area, names, y, bars), share, theme.accent(), theme.faint());
                 put::right(buf, area, names + bars + 6, y, &format!("{:.1} %", share * 100.0), theme.soft());
             }
             let mut end = first;

@@ -16,6 +16,7 @@ use crate::tui::panel::{Caption, Choice, OptionError, Options, Panel, Reply};
 use crate::tui::ramp::RampName;
 use crate::tui::seen::{Seen, Selection};
 use crate::tui::theme::Depth;
+use crate::tui::widget::flow::Flow;
 use crate::tui::widget::scale::{Fitted, Scale};
 use crate::tui::widget::{legend, put};
 use crate::tui::{text, units};
@@ -90,8 +91,7 @@ pub struct Tokens {
     /// Value of each position; NaN = unknown.
     values: Vec<f32>,
     fitted: Option<Fitted>,
-    /// First item of each line of the flow, and their total at the end.
-    lines: Vec<usize>,
+    flow: Flow,
     /// First line on the screen.
     top: usize,
     height: u16,
@@ -107,7 +107,7 @@ impl Default for Tokens {
             items: Vec::new(),
             values: Vec::new(),
             fitted: None,
-            lines: vec![0],
+            flow: Flow::default(),
             top: 0,
             height: 0,
             asked: None,
@@ -179,54 +179,6 @@ impl Tokens {
             Tint::Kept => None,
         }
         .unwrap_or(f32::NAN)
-    }
-
-    /// Breaks the items into lines: at the right edge and after line ends.
-    fn flow(&mut self, width: u16, prompt: usize) {
-        self.lines = vec![0];
-        let mut used = 0;
-        for (i, item) in self.items.iter().enumerate() {
-            let wide = item.width + (i == prompt && i > 0) as u16;
-            if used > 0 && used + wide > width {
-                self.lines.push(i);
-                used = 0;
-            }
-            used += wide;
-            if item.shown.contains('␊') && i + 1 < self.items.len() {
-                self.lines.push(i + 1);
-                used = 0;
-            }
-        }
-    }
-
-    fn line_of(&self, item: usize) -> usize {
-        self.lines.partition_point(|&first| first <= item).saturating_sub(1)
-    }
-
-    fn items_of(&self, line: usize) -> std::ops::Range<usize> {
-        let start = self.lines.get(line).copied().unwrap_or(self.items.len());
-        start..self.lines.get(line + 1).copied().unwrap_or(self.items.len())
-    }
-
-    /// Column where an item starts in its line.
-    fn column(&self, item: usize, prompt: usize) -> u16 {
-        self.items_of(self.line_of(item))
-            .take_while(|&i| i < item)
-            .map(|i| self.items[i].width + (i == prompt && i > 0) as u16)
-            .sum()
-    }
-
-    /// The item under a column of a line.
-    fn item_at(&self, line: usize, column: u16, prompt: usize) -> Option<usize> {
-        let mut used = 0;
-        let range = self.items_of(line);
-        for i in range.clone() {
-            used += self.items[i].width + (i == prompt && i > 0) as u16;
-            if column < used {
-                return Some(i);
-            }
-        }
-        range.last()
     }
 
     fn readout<'a>(&self, seen: &Seen<'a>) -> Line<'a> {
@@ -328,14 +280,17 @@ impl Panel for Tokens {
         };
         if self.key != Some(key) {
             self.refresh(seen);
-            self.flow(area.width, prompt.len());
+            // The mark before the generated text takes a column.
+            let mark = |i: usize| (i == prompt.len() && i > 0) as u16;
+            let items = self.items.iter().enumerate();
+            self.flow = Flow::new(area.width, items.map(|(i, t)| (t.width + mark(i), t.shown.contains('␊'))));
             self.key = Some(key);
         }
         self.height = text_rows(area).max(1);
-        let (line, rows) = (self.line_of(seen.token()), self.height as usize);
+        let (line, rows) = (self.flow.line_of(seen.token()), self.height as usize);
         self.top = self.top.min(line).max((line + 1).saturating_sub(rows));
         // No blank rows below the end while there is text above.
-        self.top = self.top.min(self.lines.len().saturating_sub(rows));
+        self.top = self.top.min(self.flow.lines().saturating_sub(rows));
     }
 
     fn caption<'a>(&'a self, area: Rect, seen: &Seen<'a>) -> Caption<'a> {
@@ -378,7 +333,7 @@ impl Panel for Tokens {
         let mut end = (0, 0);
         for row in 0..rows {
             let mut x = 0;
-            for i in self.items_of(self.top + row as usize) {
+            for i in self.flow.items_of(self.top + row as usize) {
                 if i == prompt && i > 0 {
                     x = put::at(buf, area, x, row, "▏", theme.accent());
                 }
@@ -387,7 +342,7 @@ impl Panel for Tokens {
             }
         }
         let next =
-            seen.lane().and_then(|l| l.next).filter(|_| self.line_of(self.items.len()) < self.top + rows as usize);
+            seen.lane().and_then(|l| l.next).filter(|_| self.flow.line_of(self.items.len()) < self.top + rows as usize);
         if let Some(next) = next {
             let style = theme.accent().add_modifier(Modifier::ITALIC);
             put::at(buf, area, end.0, end.1, &format!("▸{}", seen.session.spell(next)), style);
@@ -399,11 +354,10 @@ impl Panel for Tokens {
 
     fn act(&mut self, action: Action, seen: &Seen, selection: &mut Selection) -> Reply {
         let Some(last) = self.items.len().checked_sub(1) else { return Reply::Ignored };
-        let prompt = seen.session.prompt.len();
         let token = seen.token().min(last);
         let by_lines = |lines: isize| {
-            let line = self.line_of(token).saturating_add_signed(lines).min(self.lines.len() - 1);
-            self.item_at(line, self.column(token, prompt), prompt)
+            let line = self.flow.line_of(token).saturating_add_signed(lines).min(self.flow.lines() - 1);
+            self.flow.item_at(line, self.flow.column(token))
         };
         let page = self.height as isize;
         selection.token = match action {
@@ -428,8 +382,8 @@ impl Panel for Tokens {
         Reply::Done
     }
 
-    fn click(&mut self, x: u16, y: u16, seen: &Seen, selection: &mut Selection) -> Reply {
-        if let Some(item) = self.item_at(self.top + y as usize, x, seen.session.prompt.len()) {
+    fn click(&mut self, x: u16, y: u16, _seen: &Seen, selection: &mut Selection) -> Reply {
+        if let Some(item) = self.flow.item_at(self.top + y as usize, x) {
             selection.token = Some(item);
         }
         Reply::Done
@@ -442,41 +396,5 @@ impl Panel for Tokens {
             (Action::Scale, "linear, log, percentile"),
             (Action::Search, "find a token"),
         ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn strip(words: &[&str], width: u16, prompt: usize) -> Tokens {
-        let item = |w: &&str| Item { shown: (*w).into(), width: text::width(w) as u16, massive: false };
-        let mut tokens = Tokens { items: words.iter().map(item).collect(), ..Tokens::default() };
-        tokens.flow(width, prompt);
-        tokens
-    }
-
-    #[test]
-    fn tokens_flow_and_break_at_the_edge_and_after_line_ends() {
-        let tokens = strip(&["The", "·cat", "·sat", "␊", "·on", "·it"], 8, 6);
-        assert_eq!(tokens.lines, [0, 2, 4]);
-        assert_eq!(tokens.items_of(1), 2..4);
-        assert_eq!(tokens.items_of(9), 6..6);
-        assert_eq!(tokens.line_of(5), 2);
-    }
-
-    #[test]
-    fn columns_and_items_agree_also_behind_the_mark_of_the_generated_text() {
-        let tokens = strip(&["The", "·cat", "·sat"], 80, 1);
-        for item in 0..3 {
-            assert_eq!(tokens.item_at(0, tokens.column(item, 1), 1), Some(item));
-        }
-        assert_eq!(tokens.column(2, 1), 8);
-        assert_eq!(tokens.item_at(0, 70, 1), Some(2));
-    }
-
-    #[test]
-    fn a_token_wider_than_the_panel_takes_a_line_of_its_own() {
-        assert_eq!(strip(&["a", "bbbbbbbbbbbb", "c"], 4, 3).lines, [0, 1, 2]);
     }
 }

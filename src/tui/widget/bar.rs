@@ -9,17 +9,16 @@ use super::put;
 const ACROSS: [&str; 9] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
 const UP: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
-/// A bar of `width` columns at (`x`, `y`) of `area`, filled to `share` 0..=1; the rest in `rest`.
-#[allow(clippy::too_many_arguments)]
-pub fn draw(buf: &mut Buffer, area: Rect, x: u16, y: u16, width: u16, share: f64, fill: Style, rest: Style) {
+/// A bar over the first row of `place`, filled to `share` 0..=1; the rest in `rest`.
+pub fn draw(buf: &mut Buffer, place: Rect, share: f64, fill: Style, rest: Style) {
     let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
-    let eighths = (share * width as f64 * 8.0).round() as usize;
-    for i in 0..width {
+    let eighths = (share * place.width as f64 * 8.0).round() as usize;
+    for i in 0..place.width {
         let here = eighths.saturating_sub(i as usize * 8).min(8);
         if here == 0 {
-            put::at(buf, area, x + i, y, "─", rest);
+            put::at(buf, place, i, 0, "─", rest);
         } else {
-            put::at(buf, area, x + i, y, ACROSS[here], fill);
+            put::at(buf, place, i, 0, ACROSS[here], fill);
         }
     }
 }
@@ -46,9 +45,9 @@ mod tests {
     fn a_bar_is_as_long_as_its_share() {
         let mut buf = Buffer::empty(Rect::new(0, 0, 8, 1));
         let area = buf.area;
-        draw(&mut buf, area, 0, 0, 8, 0.5, Style::new(), Style::new());
+        draw(&mut buf, area, 0.5, Style::new(), Style::new());
         assert_eq!(buf, Buffer::with_lines(["████────"]));
-        draw(&mut buf, area, 0, 0, 8, f64::NAN, Style::new(), Style::new());
+        draw(&mut buf, area, f64::NAN, Style::new(), Style::new());
         assert_eq!(buf, Buffer::with_lines(["────────"]));
     }
 

@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod chart;
+pub mod flow;
 pub mod heat;
 pub mod legend;
 pub mod put;

@@ -26,6 +26,13 @@ pub fn right(buf: &mut Buffer, area: Rect, end: u16, y: u16, words: &str, style:
     at(buf, place, end - width, y, words, style);
 }
 
+/// `width` columns of row `y` of `area` from column `x` on, as far as they are inside.
+pub fn part(area: Rect, x: u16, y: u16, width: u16) -> Rect {
+    let x = x.min(area.width);
+    let height = (y < area.height) as u16;
+    Rect { x: area.x + x, y: area.y + y.min(area.height), width: width.min(area.width - x), height }
+}
+
 /// A line of spans at row `y` of `area`.
 pub fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line) {
     if y < area.height {
