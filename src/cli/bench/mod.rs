@@ -15,8 +15,6 @@ use super::output::{print, print_json};
 /// Measure load, prefill, decode, the cost of probes and lanes, memory, and the drift of the fast path
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    pub model: ModelArgs,
     /// Tokens of the prompt
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub prompt_tokens: u32,
@@ -35,6 +33,8 @@ pub struct Args {
     /// Obey `pp N`, `tg N` and `probes on|off` on standard input; answer with seconds (for benches/peers.py)
     #[arg(long, hide = true)]
     pub serve: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {

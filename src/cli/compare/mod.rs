@@ -18,12 +18,6 @@ use report::Report;
 /// Compare KV-cache policies with the full cache
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub prompt: PromptArgs,
-    #[command(flatten)]
-    pub lanes: LaneArgs,
     /// Tokens to decode after the prompt
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub steps: u32,
@@ -42,6 +36,12 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub lanes: LaneArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {

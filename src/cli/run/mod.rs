@@ -22,15 +22,10 @@ const DEFAULT_LANES: [&str; 2] = ["streaming@50%", "snapkv@50%"];
 const HEADLESS: (u16, u16) = (160, 48);
 
 /// Step a model on the screen (or print a summary where there is no terminal)
+///
+/// Without --lane, streaming@50% and snapkv@50% run beside lane 0; `--lane full` runs lane 0 alone.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub prompt: PromptArgs,
-    /// Beside lane 0 run streaming@50% and snapkv@50% where no --lane is given; `--lane full` runs lane 0 alone
-    #[command(flatten)]
-    pub lanes: LaneArgs,
     /// Tokens to decode for the summary, where there is no terminal
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub steps: u32,
@@ -43,6 +38,12 @@ pub struct Args {
     /// React to the mouse
     #[arg(long)]
     pub mouse: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub lanes: LaneArgs,
 }
 
 pub fn run(mut args: Args) -> Result<()> {

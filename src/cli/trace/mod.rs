@@ -24,12 +24,6 @@ use output::Output;
 /// Write attention, residual stream, norms, logits and lens of a run to a safetensors file
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub prompt: PromptArgs,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
     /// Tokens to decode after the prompt; 0 = the prompt alone
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub steps: u32,
@@ -42,6 +36,12 @@ pub struct Args {
     /// The file to write
     #[arg(long, short, value_name = "FILE.safetensors")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
