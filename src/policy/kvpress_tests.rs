@@ -82,7 +82,7 @@ fn swapped(model: &str) -> usize {
     let tensors = SafeTensors::deserialize(&tensors).unwrap();
     let n = golden.n_tokens;
     let layers: Vec<Layer> = (0..golden.layers.len()).map(|i| layer(&tensors, i, n)).collect();
-    assert_eq!(layers.len(), 3);
+    assert!(layers.len() >= 2);
     let (mut compared, mut swapped) = (0, 0);
     for run in &golden.runs {
         let Some(spec) = run.spec() else { continue };

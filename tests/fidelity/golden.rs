@@ -30,6 +30,10 @@ impl Tensors {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.all().tensor(name).is_ok()
+    }
+
     pub fn f32(&self, name: &str) -> Vec<f32> {
         let all = self.all();
         let t = all.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -8,8 +8,16 @@ use attnscope::model::source::Model;
 
 use crate::golden::*;
 
-/// Unpacks a family's folder. The weights are stored byte plane by byte plane, which compresses; undone here.
+/// Makes a family's folder: unpacked from its archive, or copied where the golden data holds the folder itself.
+/// The archive has the weights byte plane by byte plane, which compresses; undone here.
 fn unpack(family: &str, to: &Path) -> Tensors {
+    let folder = dir().join("tiny").join(family);
+    if folder.is_dir() {
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(folder.join(name), to.join(name)).unwrap();
+        }
+        return Tensors::open(&folder.join("golden.safetensors"));
+    }
     let file = std::fs::File::open(dir().join("tiny").join(format!("{family}.zip"))).unwrap();
     let mut archive = zip::ZipArchive::new(file).unwrap();
     let mut read = |name: &str| {
@@ -42,7 +50,7 @@ fn equals(family: &str) {
     let (n, vocab) = (prompt.len(), core.config().vocab);
     let frame = core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap().unwrap();
 
-    let rows = golden.ints("rows");
+    let rows = if golden.has("rows") { golden.ints("rows") } else { (0..n).collect() };
     let logits: Vec<f32> = rows.iter().flat_map(|&r| core.prompt_logits(r..r + 1).unwrap().to_vec()).collect();
     let far = worst(logits.clone(), &golden.f32("logits"), 1.0);
     assert!(far <= 2e-4, "{family} logits: {far:e}");
