@@ -43,12 +43,13 @@ fn middle(values: &[f32]) -> f32 {
 /// One finding per massive token: where it appears first, and how large it gets.
 fn massive(step: u32, lane: u32, frame: &LaneFrame, new: &mut Vec<Finding>) {
     let r: &ResidualStats = &frame.residual;
+    // One sort per point, not per token.
+    let medians: Vec<f32> = (0..r.points).map(|point| middle(&r.median[r.at(point, 0)..][..r.rows])).collect();
     for row in 0..r.rows {
         let mut onset = None;
         let mut peak = (0.0f32, 0usize);
-        for point in 1..r.points {
+        for (point, &median) in medians.iter().enumerate().skip(1) {
             let x = r.absmax[r.at(point, row)];
-            let median = middle(&r.median[r.at(point, 0)..r.at(point, 0) + r.rows]);
             if x > MASSIVE && x >= MASSIVE_RATIO * median && median > 0.0 {
                 onset.get_or_insert((point, x, median));
                 if x > peak.0 {
