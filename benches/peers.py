@@ -73,7 +73,10 @@ def hf_peer(folder, threads):
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    # A GGUF file is decoded to float32 by transformers (package gguf).
+    file = {"gguf_file": os.path.basename(folder)} if folder.endswith(".gguf") else {}
+    where = os.path.dirname(os.path.abspath(folder)) if file else folder
+    model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager", **file).eval()
     vocab = model.config.get_text_config().vocab_size
     state = {}
 
@@ -147,7 +150,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--steps", type=int, default=128)
-    parser.add_argument("--hf", metavar="FOLDER", help="the same model as a Hugging Face folder")
+    parser.add_argument("--hf", metavar="FOLDER", help="the same model for transformers: a Hugging Face folder, or the GGUF file itself")
     parser.add_argument("--only", help="names of peers, separated by commas")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--peer", help=argparse.SUPPRESS)

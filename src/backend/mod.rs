@@ -8,6 +8,7 @@ pub mod cpu;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::cache::{KvType, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
@@ -79,6 +80,15 @@ pub struct Attention {
     pub window: Option<usize>,
     /// Norm weights of queries and keys [head_dim] and epsilon.
     pub qk_norm: Option<(Vector, Vector, f32)>,
+}
+
+/// See [`Inspect::position_means`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PositionMeans {
+    /// Mean column sums [positions].
+    pub received: Arc<[f32]>,
+    /// Mean probabilities of the newest query [positions].
+    pub row: Arc<[f32]>,
 }
 
 /// A tile of an attention map: see [`crate::engine::message::Query::Tile`].
@@ -162,8 +172,9 @@ pub trait Inspect {
     /// A new cache with the listed slots of `from`, `[layer][kv head]`; `None` = all.
     fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId;
     fn free(&mut self, cache: CacheId);
-    /// Keeps the listed slots (ascending) of one kv head and gives the others' memory back.
-    fn retain(&mut self, cache: CacheId, layer: usize, kv_head: usize, keep: &[u32]);
+    /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
+    /// `None` keeps all.
+    fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
     fn restore(&mut self, cache: CacheId, saved: &[Saved]);
     /// Original positions held, ascending [n].
@@ -176,6 +187,9 @@ pub trait Inspect {
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32];
     /// Attention of the newest query of a head [n].
     fn newest_row(&self, cache: CacheId, layer: usize, head: usize) -> &[f32];
+    /// Column sums and newest rows of several caches, mean over layers and heads, 0 where a head does not hold a
+    /// position below `positions`.
+    fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>>;
     /// Bytes of live keys and values of a layer.
     fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64;
 

@@ -5,8 +5,8 @@
 
 use half::{bf16, f16};
 
-use super::KvType;
-use crate::backend::cpu::simd::Cell;
+use super::{KvType, Strand};
+use crate::backend::cpu::simd::{Cell, vectorized};
 
 /// Slots per key tile.
 pub const TILE: usize = 16;
@@ -56,15 +56,39 @@ impl<T: Cell> Cells<T> {
         self.values.shrink_to_fit();
     }
 
-    fn retain(&mut self, keep: &[u32], dim: usize) {
-        for (to, &from) in keep.iter().enumerate() {
-            let from = from as usize;
-            let (a, b) = (to / TILE * TILE * dim + to % TILE, from / TILE * TILE * dim + from % TILE);
-            for c in 0..dim {
-                self.keys[a + c * TILE] = self.keys[b + c * TILE];
-            }
-            self.values.copy_within(from * dim..(from + 1) * dim, to * dim);
+    #[inline(always)]
+    fn move_key(&mut self, from: usize, to: usize, dim: usize) {
+        let place = |slot: usize| slot / TILE * TILE * dim + slot % TILE;
+        for c in 0..dim {
+            self.keys[place(to) + c * TILE] = self.keys[place(from) + c * TILE];
         }
+    }
+
+    /// Moves slots `from..from + len` to `to..`, to ≤ from.
+    #[inline(always)]
+    fn shift(&mut self, from: usize, to: usize, len: usize, dim: usize) {
+        self.values.copy_within(from * dim..(from + len) * dim, to * dim);
+        let (head, body) = (len.min(to.next_multiple_of(TILE) - to), (to + len) / TILE * TILE);
+        (0..head).for_each(|i| self.move_key(from + i, to + i, dim));
+        // Whole tiles: the 16 slots of a channel come from two neighbouring tiles. Both are read where the slots would
+        // lie if the tiles were one, and what belongs to other channels is dropped.
+        for target in (to + head..body).step_by(TILE) {
+            let source = target - to + from;
+            let (tile, turn) = (source / TILE * TILE * dim, source % TILE);
+            for c in 0..dim {
+                let at = tile + c * TILE + turn;
+                let mut slots = [T::default(); TILE];
+                slots.copy_from_slice(&self.keys[at..at + TILE]);
+                if turn > 0 {
+                    let next = &self.keys[at + TILE * (dim - 1)..][..TILE];
+                    for j in 0..TILE {
+                        slots[j] = if j < TILE - turn { slots[j] } else { next[j] };
+                    }
+                }
+                self.keys[target * dim + c * TILE..][..TILE].copy_from_slice(&slots);
+            }
+        }
+        (body.max(to + head) - to..len).for_each(|i| self.move_key(from + i, to + i, dim));
     }
 
     fn key(&self, slot: usize, dim: usize, out: &mut [f32]) {
@@ -82,9 +106,9 @@ pub struct HeadCache {
     pub positions: Vec<u32>,
     pub columns: Columns,
     /// Column sums of attention since the start, per query head of the group [group][capacity].
-    pub received: Vec<Vec<f32>>,
+    pub received: Vec<Strand>,
     /// The newest query's attention, per query head of the group [group][capacity].
-    pub row: Vec<Vec<f32>>,
+    pub row: Vec<Strand>,
     capacity: usize,
 }
 
@@ -102,7 +126,7 @@ impl HeadCache {
             KvType::F16 => Columns::F16(Cells::default()),
             KvType::BF16 => Columns::BF16(Cells::default()),
         };
-        let empty = vec![Vec::new(); group];
+        let empty = vec![Strand::default(); group];
         Self { dim, positions: Vec::new(), columns, received: empty.clone(), row: empty, capacity: 0 }
     }
 
@@ -128,8 +152,7 @@ impl HeadCache {
         let dim = self.dim;
         with_cells!(&mut self.columns, cells => cells.resize(slots, dim));
         for sums in self.received.iter_mut().chain(&mut self.row) {
-            sums.resize(slots, 0.0);
-            sums.shrink_to_fit();
+            sums.resize(slots);
         }
         self.positions.reserve_exact(slots.saturating_sub(self.positions.len()));
     }
@@ -147,14 +170,20 @@ impl HeadCache {
     /// Keeps the slots listed (ascending) and gives the memory of all others back.
     pub fn retain(&mut self, keep: &[u32]) {
         let dim = self.dim;
-        with_cells!(&mut self.columns, cells => cells.retain(keep, dim));
-        for sums in self.received.iter_mut().chain(&mut self.row) {
-            for (to, &from) in keep.iter().enumerate() {
-                sums[to] = sums[from as usize];
+        let mut to = 0;
+        for run in keep.chunk_by(|a, b| a + 1 == *b) {
+            let (from, len) = (run[0] as usize, run.len());
+            if from > to {
+                with_cells!(&mut self.columns, cells => vectorized(
+                    #[inline(always)]
+                    || cells.shift(from, to, len, dim),
+                ));
+                for sums in self.received.iter_mut().chain(&mut self.row) {
+                    sums.copy_within(from..from + len, to);
+                }
+                self.positions.copy_within(from..from + len, to);
             }
-        }
-        for (to, &from) in keep.iter().enumerate() {
-            self.positions[to] = self.positions[from as usize];
+            to += len;
         }
         self.positions.truncate(keep.len());
         // One spare tile: evictors that drop a slot per step would otherwise reallocate every step.
@@ -202,7 +231,7 @@ impl HeadCache {
     /// `append_only`: nothing will be evicted before `restore`, so the length is enough.
     pub fn save(&self, append_only: bool) -> Saved {
         if append_only {
-            let cut = |sums: &[Vec<f32>]| sums.iter().map(|s| s[..self.len()].to_vec()).collect();
+            let cut = |sums: &[Strand]| sums.iter().map(|s| s[..self.len()].to_vec()).collect();
             Saved::Length { slots: self.len(), received: cut(&self.received), row: cut(&self.row) }
         } else {
             Saved::Copy(Box::new(self.gather(&(0..self.len() as u32).collect::<Vec<_>>())))
@@ -282,6 +311,21 @@ mod tests {
             assert_eq!(retained.received[1][..5], [0.0, 30.0, 170.0, 640.0, 990.0]);
             assert_eq!(retained.live_bytes(), (5 * 2 * 4 * kind.bytes()) as u64);
             assert!(retained.allocated_bytes() < full.allocated_bytes() / 3);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn retain_equals_gather(n in 1u32..120, drop in proptest::collection::vec(0u32..120, 0..60), every in 1u32..9) {
+            let keep: Vec<u32> = (0..n).filter(|p| !drop.contains(p) && (every == 1 || p % every != 0)).collect();
+            let full = filled(KvType::F16, n);
+            let gathered = full.gather(&keep);
+            let mut retained = full.clone();
+            retained.retain(&keep);
+            proptest::prop_assert_eq!(&retained.positions, &gathered.positions);
+            proptest::prop_assert_eq!(retained.keys(), gathered.keys());
+            proptest::prop_assert_eq!(retained.values(), gathered.values());
+            proptest::prop_assert_eq!(&retained.received[1][..keep.len()], &gathered.received[1][..keep.len()]);
         }
     }
 

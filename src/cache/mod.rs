@@ -3,8 +3,10 @@
 mod head;
 mod kind;
 mod queries;
+mod strand;
 
 pub(crate) use head::with_cells;
 pub use head::{Cells, Columns, HeadCache, Saved, TILE};
 pub use kind::KvType;
 pub use queries::{Queries, QueryWriter};
+pub use strand::Strand;

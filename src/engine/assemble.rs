@@ -7,8 +7,8 @@ use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
 use super::lane::Lane;
-use crate::backend::Backend;
-use crate::probe::distribution::{Distribution, kl, top_k};
+use crate::backend::{Backend, CacheId, PositionMeans};
+use crate::probe::distribution::{Distribution, Logits, kl, top_k};
 use crate::probe::finding;
 
 /// Probe results of a prompt that was read in chunks.
@@ -152,33 +152,10 @@ fn norms_row(all: &KvNorms, r: usize) -> KvNorms {
     }
 }
 
-/// Mean over layers and heads of `of(layer, head)` per original position [positions].
-fn per_position<'a>(core: &'a Core, lane: &Lane, n: usize, of: impl Fn(usize, usize) -> &'a [f32]) -> Arc<[f32]> {
-    let (heads, kv_heads, _) = core.shape();
-    let layers = core.config().layers.len();
-    let mut sum = vec![0.0f32; n];
-    for layer in 0..layers {
-        for head in 0..heads {
-            let positions = core.backend.positions(lane.cache, layer, head / (heads / kv_heads));
-            let values = of(layer, head);
-            if positions.len() == positions.last().map_or(0, |&p| p as usize + 1) {
-                sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
-            } else {
-                positions.iter().zip(values).for_each(|(&p, v)| sum[p as usize] += v);
-            }
-        }
-    }
-    let inverse = 1.0 / (layers * heads) as f32;
-    sum.iter_mut().for_each(|s| *s *= inverse);
-    sum.into()
-}
-
-fn received(core: &Core, lane: &Lane, n: usize) -> Arc<[f32]> {
-    per_position(core, lane, n, |layer, head| core.backend.received(lane.cache, layer, head))
-}
-
-fn newest_row(core: &Core, lane: &Lane, n: usize) -> Arc<[f32]> {
-    per_position(core, lane, n, |layer, head| core.backend.newest_row(lane.cache, layer, head))
+/// Of every lane, over `n` positions.
+fn position_means(core: &mut Core, n: usize) -> Result<Vec<PositionMeans>> {
+    let caches: Vec<CacheId> = core.lanes.iter().map(|lane| lane.cache).collect();
+    Ok(core.backend.position_means(&caches, n)?)
 }
 
 /// Which positions lane `i` holds.
@@ -234,19 +211,19 @@ fn memory(core: &Core) -> Memory {
 }
 
 /// Everything of a lane's frame that the distribution after the step gives.
-fn outcome(core: &mut Core, i: usize, logits: &[f32], frame: &mut LaneFrame) {
-    let all = Distribution::of(logits);
-    let step = core.step;
-    let lane = &core.lanes[i];
-    let (next, candidates) = lane.sampler.draw(logits, &all, i as u32, step);
-    frame.entropy = all.entropy;
+fn outcome(core: &mut Core, i: usize, frame: &mut LaneFrame) {
+    let (lane, first) = (&core.lanes[i], &core.lanes[0]);
+    let (next, candidates) = lane.sampler.draw(&lane.logits, i as u32, core.step);
+    frame.entropy = lane.logits.all.entropy;
     frame.candidates = candidates;
     frame.next = Some(next);
     if i > 0 {
-        let reference = &core.lanes[0].logits;
-        let same_prefix = lane.fed == core.lanes[0].fed;
-        let top = Distribution::of(reference).argmax;
-        frame.against = Some(Against { kl: kl(reference, logits), top1_agrees: top == all.argmax, same_prefix });
+        let (all, reference) = (&lane.logits, &first.logits);
+        frame.against = Some(Against {
+            kl: kl(&reference.values, &all.values),
+            top1_agrees: reference.all.argmax == all.all.argmax,
+            same_prefix: lane.fed == first.fed,
+        });
     }
     core.lanes[i].next = next;
 }
@@ -300,20 +277,20 @@ pub fn prompt_frame(core: &mut Core, stats: PromptStats, started: Instant) -> Re
     let attention = Arc::new(attention_of(&stats.attention));
     let kv_norms = Arc::new(norms_of(&stats.norms));
     let n = core.prompt.len();
-    let logits = core.lanes[0].logits.clone();
     let lens = if core.probes.lens { lens(core, 1)?.remove(0) } else { Vec::new() };
+    let means = position_means(core, n)?;
     let mut lanes = Vec::new();
-    for i in 0..core.lanes.len() {
+    for (i, means) in means.into_iter().enumerate() {
         let mut frame = bare(&core.lanes[i], core.prompt.clone(), 0);
         // All lanes read the prompt as one: what was measured while reading is the same for all.
         frame.residual = residual.clone();
         frame.attention = attention.clone();
         frame.kv_norms = kv_norms.clone();
-        frame.received = received(core, &core.lanes[i], n);
-        frame.row = newest_row(core, &core.lanes[i], n);
+        frame.received = means.received;
+        frame.row = means.row;
         frame.kv = kv_bytes(core, &core.lanes[i]);
         frame.lens.clone_from(&lens);
-        outcome(core, i, &logits, &mut frame);
+        outcome(core, i, &mut frame);
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
@@ -354,28 +331,25 @@ pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
     let attention = core.backend.attention_stats();
     let norms = core.backend.kv_norms();
     let ops = core.backend.op_times();
-    let before: Vec<f32> = (0..core.lanes.len())
-        .map(|i| Distribution::of(&core.lanes[i].logits).nll(&core.lanes[i].logits, pass.fed[i]))
-        .collect();
-    let logits = core.backend.logits().to_vec();
-    for (lane, row) in core.lanes.iter_mut().zip(logits.chunks_exact(vocab)) {
-        lane.logits.clear();
-        lane.logits.extend_from_slice(row);
+    let before: Vec<f32> = core.lanes.iter().zip(&pass.fed).map(|(lane, &token)| lane.logits.nll(token)).collect();
+    for (lane, row) in core.lanes.iter_mut().zip(core.backend.logits().chunks_exact(vocab)) {
+        lane.logits = Arc::new(Logits::from(row));
     }
     let rows = core.lanes.len();
     let mut lenses = if core.probes.lens { lens(core, rows)? } else { vec![Vec::new(); rows] };
+    let means = position_means(core, n)?;
     let mut lanes = Vec::new();
-    for i in 0..rows {
+    for (i, means) in means.into_iter().enumerate() {
         let mut frame = bare(&core.lanes[i], pass.fed[i..=i].into(), n as u32 - 1);
         frame.nll = Some(before[i]);
         frame.residual = Arc::new(residual_row(&residual, i));
         frame.attention = Arc::new(attention_row(&attention, i, usize::MAX / attention.heads.max(1)));
         frame.kv_norms = Arc::new(norms_row(&norms, i));
-        frame.received = received(core, &core.lanes[i], n);
-        frame.row = newest_row(core, &core.lanes[i], n);
+        frame.received = means.received;
+        frame.row = means.row;
         frame.kv = kv_bytes(core, &core.lanes[i]);
         frame.lens = std::mem::take(&mut lenses[i]);
-        outcome(core, i, &logits[i * vocab..(i + 1) * vocab], &mut frame);
+        outcome(core, i, &mut frame);
         lanes.push(frame);
     }
     let wall_ns = pass.spent_ns + pass.started.elapsed().as_nanos() as u64;

@@ -17,7 +17,7 @@ use crate::model::config::Config;
 use crate::model::decoder::Decoder;
 use crate::policy::Policy;
 use crate::policy::part::Moment;
-use crate::probe::distribution::Distribution;
+use crate::probe::distribution::Logits;
 
 /// A model on a backend, and all lanes of one prompt.
 pub struct Core {
@@ -140,7 +140,7 @@ impl Core {
         self.prompt = ids.into();
         let started = Instant::now();
         let cache = self.backend.cache();
-        self.lanes.push(Lane::new(&self.specs[0], cache, 0));
+        self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
         let mut stats = PromptStats::default();
         let chunks: Vec<&[u32]> = ids.chunks(self.max_rows).collect();
         let mut read = 0;
@@ -186,19 +186,18 @@ impl Core {
 
     /// Every lane starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
     fn open_lanes(&mut self, cache: CacheId) -> Result<()> {
-        let logits = self.backend.logits().to_vec();
-        let all = Distribution::of(&logits);
+        let logits = Arc::new(Logits::from(self.backend.logits()));
         let specs = self.specs.clone();
         for (i, spec) in specs.iter().enumerate() {
             if i > 0 {
                 let kept = self.decisions(&spec.policy, cache, 0)?;
                 let kv_heads = self.config().kv_heads;
                 let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
-                self.lanes.push(Lane::new(spec, own, 0));
+                self.lanes.push(Lane::new(spec, own, 0, logits.clone()));
             }
             let lane = &mut self.lanes[i];
-            lane.logits.clone_from(&logits);
-            lane.next = spec.sampler.draw(&logits, &all, i as u32, 0).0;
+            lane.logits = logits.clone();
+            lane.next = spec.sampler.draw(&logits, i as u32, 0).0;
         }
         for i in 0..self.lanes.len() {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
@@ -311,15 +310,8 @@ impl Core {
         let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
         if policy.acts_in_decode() {
             let kept = self.decisions(&policy, cache, self.step)?;
-            let kv_heads = self.config().kv_heads;
-            let mut changed = false;
-            for (at, keep) in kept.into_iter().enumerate() {
-                if let Some(keep) = keep {
-                    self.backend.retain(cache, at / kv_heads, at % kv_heads, &keep);
-                    changed = true;
-                }
-            }
-            if changed {
+            if kept.iter().any(Option::is_some) {
+                self.backend.retain(cache, &kept)?;
                 self.lanes[i].kept = Arc::new(assemble::kept(self, i));
                 return Ok(());
             }
@@ -335,7 +327,7 @@ impl Core {
 }
 
 impl Lane {
-    pub(super) fn new(spec: &LaneSpec, cache: CacheId, born: u32) -> Self {
+    pub(super) fn new(spec: &LaneSpec, cache: CacheId, born: u32, logits: Arc<Logits>) -> Self {
         Self {
             spec: Arc::from(spec.policy.spec().to_string()),
             policy: spec.policy.clone(),
@@ -345,7 +337,7 @@ impl Lane {
             next: 0,
             kept: Arc::default(),
             born,
-            logits: Vec::new(),
+            logits,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::frame::Kept;
 use super::sampler::Sampler;
 use crate::backend::CacheId;
 use crate::policy::Policy;
+use crate::probe::distribution::Logits;
 
 /// What a lane is asked to be.
 #[derive(Debug, Clone)]
@@ -27,6 +28,6 @@ pub struct Lane {
     pub kept: Arc<Kept>,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
-    /// Logits of the last pass [V].
-    pub logits: Vec<f32>,
+    /// Of the last pass.
+    pub logits: Arc<Logits>,
 }

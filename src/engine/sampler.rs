@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use super::frame::Candidate;
-use crate::probe::distribution::{Distribution, top_k};
+use crate::probe::distribution::{Logits, top_k};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampler {
@@ -31,7 +31,8 @@ const SHOWN: usize = 20;
 
 impl Sampler {
     /// The token to feed next and the most probable candidates, best first.
-    pub fn draw(&self, logits: &[f32], all: &Distribution, lane: u32, step: u32) -> (u32, Vec<Candidate>) {
+    pub fn draw(&self, row: &Logits, lane: u32, step: u32) -> (u32, Vec<Candidate>) {
+        let (logits, all) = (&row.values[..], &row.all);
         let mut shown: Vec<Candidate> = top_k(logits, SHOWN)
             .into_iter()
             .map(|(id, logit)| Candidate { id, logit, prob: (logit - all.lse).exp(), sampled_prob: 0.0 })
@@ -94,14 +95,14 @@ mod tests {
     use super::*;
 
     fn draws(sampler: &Sampler, logits: &[f32], n: u32) -> Vec<u32> {
-        let all = Distribution::of(logits);
-        (0..n).map(|step| sampler.draw(logits, &all, 1, step).0).collect()
+        let row = Logits::from(logits);
+        (0..n).map(|step| sampler.draw(&row, 1, step).0).collect()
     }
 
     #[test]
     fn greedy_takes_the_largest_and_says_so() {
         let logits = [0.0, 3.0, 1.0];
-        let (id, shown) = Sampler::default().draw(&logits, &Distribution::of(&logits), 0, 0);
+        let (id, shown) = Sampler::default().draw(&Logits::from(&logits[..]), 0, 0);
         assert_eq!((id, shown[0].id, shown[0].sampled_prob, shown[1].sampled_prob), (1, 1, 1.0, 0.0));
     }
 

@@ -8,6 +8,7 @@ use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::lane::{Lane, LaneSpec};
 use crate::cache::{Columns, HeadCache, Saved};
+use crate::probe::distribution::Logits;
 
 /// Steps between two keyframes.
 pub const INTERVAL: u32 = 32;
@@ -25,7 +26,7 @@ struct LaneState {
     fed: usize,
     next: u32,
     kept: Arc<Kept>,
-    logits: Vec<f32>,
+    logits: Arc<Logits>,
 }
 
 fn head_bytes(head: &HeadCache) -> u64 {
@@ -53,7 +54,7 @@ impl Keyframe {
             Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,
             Saved::Copy(head) => head_bytes(head),
         };
-        self.lanes.iter().map(|l| l.saved.iter().map(one).sum::<u64>() + 4 * l.logits.len() as u64).sum()
+        self.lanes.iter().map(|l| l.saved.iter().map(one).sum::<u64>() + 4 * l.logits.values.len() as u64).sum()
     }
 }
 
@@ -107,7 +108,7 @@ impl Core {
             later.push(lane.fed.split_off(state.fed.min(lane.fed.len())));
             lane.next = state.next;
             lane.kept = state.kept.clone();
-            lane.logits.clone_from(&state.logits);
+            lane.logits = state.logits.clone();
         }
         self.backend.truncate_queries(self.prompt.len() as u32 + self.step);
         let step = self.step;
@@ -157,7 +158,7 @@ impl Core {
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
-        self.lanes.push(Lane { fed, next, kept, logits, ..Lane::new(&spec, own, self.step) });
+        self.lanes.push(Lane { fed, next, kept, ..Lane::new(&spec, own, self.step, logits) });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

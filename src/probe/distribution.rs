@@ -1,6 +1,9 @@
 //! What is read off a row of logits.
 
-use crate::backend::cpu::simd::{LANES, exp, fold_sum, max, vectorized};
+// Lanes are written as plain counted loops: that is the form which the compiler turns into vectors.
+#![allow(clippy::needless_range_loop)]
+
+use crate::backend::cpu::simd::{LANES, exp, first_equal, fold_sum, max, vectorized};
 
 /// The next-token distribution of one row of logits [V].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,15 +23,21 @@ impl Distribution {
             || {
                 let m = max(logits);
                 let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
-                for chunk in logits.chunks(LANES) {
-                    for (i, &l) in chunk.iter().enumerate() {
-                        let e = exp(l - m);
+                let (chunks, rest) = logits.as_chunks::<LANES>();
+                for chunk in chunks {
+                    for i in 0..LANES {
+                        let e = exp(chunk[i] - m);
                         sums[i] += e;
-                        moments[i] = e.mul_add(l - m, moments[i]);
+                        moments[i] = e.mul_add(chunk[i] - m, moments[i]);
                     }
                 }
+                for (i, &l) in rest.iter().enumerate() {
+                    let e = exp(l - m);
+                    sums[i] += e;
+                    moments[i] = e.mul_add(l - m, moments[i]);
+                }
                 let sum = fold_sum(sums);
-                let argmax = logits.iter().position(|&l| l == m).unwrap_or(0) as u32;
+                let argmax = first_equal(logits, m) as u32;
                 Self { lse: m + sum.ln(), entropy: sum.ln() - fold_sum(moments) / sum, argmax }
             },
         )
@@ -37,6 +46,27 @@ impl Distribution {
     /// −ln p(token), nats.
     pub fn nll(&self, logits: &[f32], token: u32) -> f32 {
         self.lse - logits[token as usize]
+    }
+}
+
+/// A row of logits with what was read off it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logits {
+    /// [V]
+    pub values: Vec<f32>,
+    pub all: Distribution,
+}
+
+impl From<&[f32]> for Logits {
+    fn from(values: &[f32]) -> Self {
+        Self { all: Distribution::of(values), values: values.to_vec() }
+    }
+}
+
+impl Logits {
+    /// −ln p(token), nats.
+    pub fn nll(&self, token: u32) -> f32 {
+        self.all.nll(&self.values, token)
     }
 }
 
@@ -50,14 +80,22 @@ pub fn kl(p: &[f32], q: &[f32]) -> f32 {
         || {
             let (mp, mq) = (max(p), max(q));
             let (mut zp, mut zq, mut cross) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
-            for (a, b) in p.chunks(LANES).zip(q.chunks(LANES)) {
-                for (i, (&a, &b)) in a.iter().zip(b).enumerate() {
-                    let (da, db) = (a - mp, b - mq);
+            let ((a, a_rest), (b, b_rest)) = (p.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+            for (a, b) in a.iter().zip(b) {
+                for i in 0..LANES {
+                    let (da, db) = (a[i] - mp, b[i] - mq);
                     let e = exp(da) as f64;
                     zp[i] += e;
                     zq[i] += exp(db) as f64;
                     cross[i] += e * (da as f64 - db as f64);
                 }
+            }
+            for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+                let (da, db) = (a - mp, b - mq);
+                let e = exp(da) as f64;
+                zp[i] += e;
+                zq[i] += exp(db) as f64;
+                cross[i] += e * (da as f64 - db as f64);
             }
             let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
             let (zp, zq) = (sum(zp), sum(zq));

@@ -4,17 +4,27 @@
 // Register blocks are written as plain counted loops: that is the form which the compiler keeps in registers.
 #![allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 
+use std::ops::Range;
+
 use crate::cache::{Cells, TILE};
 
-use super::simd::Cell;
+use super::simd::{Cell, prefetch};
+
+/// How far ahead keys and values are asked for, bytes.
+const AHEAD: usize = 4096;
 
 /// Raw scores of M queries [M, D] (contiguous) against N key tiles: out[m][n·16 + j] = q_m · k_(16n+j).
 #[inline(always)]
 fn tiles<T: Cell, const M: usize, const N: usize>(queries: &[f32], dim: usize, keys: &[T]) -> [[[f32; TILE]; N]; M] {
     assert!(queries.len() >= M * dim && keys.len() >= N * dim * TILE);
     let mut acc = [[[0.0f32; TILE]; N]; M];
+    let tile_bytes = dim * TILE * size_of::<T>();
     for c in 0..dim {
         for n in 0..N {
+            let at = n * tile_bytes + c * TILE * size_of::<T>();
+            if at.is_multiple_of(64) {
+                prefetch(keys, at + AHEAD);
+            }
             // SAFETY: n < N, c < dim and the lengths were checked above.
             let k: &[T] = unsafe { keys.get_unchecked((n * dim + c) * TILE..(n * dim + c) * TILE + TILE) };
             let mut key = [0.0; TILE];
@@ -33,75 +43,85 @@ fn tiles<T: Cell, const M: usize, const N: usize>(queries: &[f32], dim: usize, k
     acc
 }
 
-/// Raw scores of one query over slots `from..to`; `from` is a multiple of the tile, `out` covers whole tiles
-/// from slot 0 on.
+/// Queries that share one walk over the keys and values.
+pub const BLOCK: usize = 6;
+
+/// Raw scores of M queries over key tiles `tiles`, N tiles at a time; `put(first + query, tile, scores)`.
 #[inline(always)]
-pub fn scores<T: Cell>(query: &[f32], cells: &Cells<T>, from: usize, to: usize, out: &mut [f32]) {
-    let dim = query.len();
-    let (mut tile, last) = (from / TILE, to.div_ceil(TILE));
-    while tile + 4 <= last {
-        let [s] = tiles::<T, 1, 4>(query, dim, &cells.keys[tile * dim * TILE..]);
-        for (n, values) in s.iter().enumerate() {
-            out[(tile + n) * TILE..][..TILE].copy_from_slice(values);
+fn walk<T: Cell, const M: usize, const N: usize>(
+    queries: &[f32],
+    dim: usize,
+    keys: &[T],
+    tiles: Range<usize>,
+    first: usize,
+    put: &mut impl FnMut(usize, usize, &[f32; TILE]),
+) {
+    let mut tile = tiles.start;
+    while tile + N <= tiles.end {
+        let s = self::tiles::<T, M, N>(queries, dim, &keys[tile * dim * TILE..]);
+        for (m, row) in s.iter().enumerate() {
+            for (n, values) in row.iter().enumerate() {
+                put(first + m, tile + n, values);
+            }
         }
-        tile += 4;
+        tile += N;
     }
-    while tile < last {
-        let [[s]] = tiles::<T, 1, 1>(query, dim, &cells.keys[tile * dim * TILE..]);
-        out[tile * TILE..][..TILE].copy_from_slice(&s);
+    while tile < tiles.end {
+        let s = self::tiles::<T, M, 1>(queries, dim, &keys[tile * dim * TILE..]);
+        for (m, [values]) in s.iter().enumerate() {
+            put(first + m, tile, values);
+        }
         tile += 1;
     }
 }
 
-/// Queries that share one walk over the keys and values.
-pub const BLOCK: usize = 6;
-
-/// Raw scores of `count` queries [count, D] over slots `from..to` into rows of `stride`.
+/// Raw scores of `count` queries [count, D] over key tiles `tiles`; `put(query, tile, scores)`.
 #[inline(always)]
-pub fn scores_block<T: Cell>(
+pub fn scores<T: Cell>(
     queries: &[f32],
     count: usize,
     dim: usize,
     cells: &Cells<T>,
-    from: usize,
-    to: usize,
-    out: &mut [f32],
-    stride: usize,
+    tiles: Range<usize>,
+    mut put: impl FnMut(usize, usize, &[f32; TILE]),
 ) {
     let mut first = 0;
-    while first + BLOCK <= count {
-        for tile in from / TILE..to.div_ceil(TILE) {
-            let s = tiles::<T, BLOCK, 1>(&queries[first * dim..], dim, &cells.keys[tile * dim * TILE..]);
-            for (m, [values]) in s.iter().enumerate() {
-                out[(first + m) * stride + tile * TILE..][..TILE].copy_from_slice(values);
-            }
-        }
-        first += BLOCK;
-    }
-    for m in first..count {
-        scores(&queries[m * dim..(m + 1) * dim], cells, from, to, &mut out[m * stride..]);
+    while first < count {
+        let (queries, tiles) = (&queries[first * dim..], tiles.clone());
+        first += match count - first {
+            1 => (walk::<T, 1, 4>(queries, dim, &cells.keys, tiles, first, &mut put), 1).1,
+            2 => (walk::<T, 2, 2>(queries, dim, &cells.keys, tiles, first, &mut put), 2).1,
+            3 => (walk::<T, 3, 2>(queries, dim, &cells.keys, tiles, first, &mut put), 3).1,
+            4 | 5 => (walk::<T, 4, 1>(queries, dim, &cells.keys, tiles, first, &mut put), 4).1,
+            _ => (walk::<T, BLOCK, 1>(queries, dim, &cells.keys, tiles, first, &mut put), BLOCK).1,
+        };
     }
 }
 
-/// Adds C channels of M weighted sums of values over slots `from..to` to `sums` [M, D].
+/// Adds C channels of M weighted sums of values over `slots` to `sums` [M, width], whose first column is `base`.
 #[inline(always)]
 fn weigh_channels<T: Cell, const M: usize, const C: usize>(
-    p: &[f32],
-    stride: usize,
+    p: &[&[f32]; M],
     values: &[T],
     dim: usize,
     channel: usize,
-    from: usize,
-    to: usize,
+    slots: Range<usize>,
     sums: &mut [f32],
+    width: usize,
+    base: usize,
 ) {
-    assert!(p.len() >= (M - 1) * stride + to && values.len() >= to * dim && channel + C <= dim);
+    assert!(p.iter().all(|p| p.len() >= slots.end) && values.len() >= slots.end * dim && channel + C <= dim);
     let mut acc = [[0.0f32; C]; M];
     for m in 0..M {
-        acc[m].copy_from_slice(&sums[m * dim + channel..][..C]);
+        acc[m].copy_from_slice(&sums[m * width + channel - base..][..C]);
     }
-    for t in from..to {
-        // SAFETY: t < to and the lengths were checked above.
+    for t in slots {
+        if (t * dim * size_of::<T>()).is_multiple_of(64) {
+            for line in 0..(C * size_of::<T>()).div_ceil(64) {
+                prefetch(values, (t * dim + channel) * size_of::<T>() + line * 64 + AHEAD);
+            }
+        }
+        // SAFETY: t < slots.end and the lengths were checked above.
         let v: &[T] = unsafe { values.get_unchecked(t * dim + channel..t * dim + channel + C) };
         let mut value = [0.0; C];
         for j in 0..C {
@@ -109,71 +129,75 @@ fn weigh_channels<T: Cell, const M: usize, const C: usize>(
         }
         for m in 0..M {
             // SAFETY: as above.
-            let w = unsafe { *p.get_unchecked(m * stride + t) };
+            let w = unsafe { *p[m].get_unchecked(t) };
             for j in 0..C {
                 acc[m][j] = w.mul_add(value[j], acc[m][j]);
             }
         }
     }
     for m in 0..M {
-        sums[m * dim + channel..][..C].copy_from_slice(&acc[m]);
+        sums[m * width + channel - base..][..C].copy_from_slice(&acc[m]);
     }
 }
 
-/// Adds Σ p·v over slots `from..to` of one row of probabilities to `sums` [D].
+/// M rows, C channels at a time.
 #[inline(always)]
-pub fn weigh<T: Cell>(p: &[f32], cells: &Cells<T>, from: usize, to: usize, sums: &mut [f32]) {
-    let (dim, values) = (sums.len(), &cells.values);
-    let mut c = 0;
-    while c + 64 <= dim {
-        weigh_channels::<T, 1, 64>(p, 0, values, dim, c, from, to, sums);
-        c += 64;
-    }
-    while c + 8 <= dim {
-        weigh_channels::<T, 1, 8>(p, 0, values, dim, c, from, to, sums);
-        c += 8;
-    }
-    for c in c..dim {
-        weigh_channels::<T, 1, 1>(p, 0, values, dim, c, from, to, sums);
-    }
-}
-
-/// The same for [`BLOCK`] rows of `stride`; `sums` [BLOCK, D].
-#[inline(always)]
-pub fn weigh_block<T: Cell>(
-    p: &[f32],
-    stride: usize,
-    cells: &Cells<T>,
+fn weigh_rows<T: Cell, const M: usize, const C: usize>(
+    p: &[&[f32]; M],
+    values: &[T],
     dim: usize,
-    from: usize,
-    to: usize,
+    channels: Range<usize>,
+    slots: Range<usize>,
     sums: &mut [f32],
 ) {
-    let values = &cells.values;
-    let mut c = 0;
-    while c + 16 <= dim {
-        weigh_channels::<T, BLOCK, 16>(p, stride, values, dim, c, from, to, sums);
-        c += 16;
+    let (width, base) = (channels.len(), channels.start);
+    let mut c = channels.start;
+    while c + C <= channels.end {
+        weigh_channels::<T, M, C>(p, values, dim, c, slots.clone(), sums, width, base);
+        c += C;
     }
-    while c + 8 <= dim {
-        weigh_channels::<T, BLOCK, 8>(p, stride, values, dim, c, from, to, sums);
-        c += 8;
-    }
-    for c in c..dim {
-        weigh_channels::<T, BLOCK, 1>(p, stride, values, dim, c, from, to, sums);
+    for c in c..channels.end {
+        weigh_channels::<T, M, 1>(p, values, dim, c, slots.clone(), sums, width, base);
     }
 }
 
-/// Slots `from..to` (from a tile's first on) as f32, for many queries to share.
+/// Adds Σ p·v over `slots` and `channels` of `count` rows of probabilities (row(m)[slot]) to `sums`
+/// [count, channels].
 #[inline(always)]
-pub fn widen<T: Cell>(cells: &Cells<T>, dim: usize, from: usize, to: usize, wide: &mut Cells<f32>) {
-    let tiles = from * dim..to.next_multiple_of(TILE) * dim;
+pub fn weigh<'a, T: Cell>(
+    row: impl Fn(usize) -> &'a [f32],
+    count: usize,
+    cells: &Cells<T>,
+    dim: usize,
+    channels: Range<usize>,
+    slots: Range<usize>,
+    sums: &mut [f32],
+) {
+    let (values, width) = (&cells.values[..], channels.len());
+    let mut first = 0;
+    while first < count {
+        let (channels, slots, sums) = (channels.clone(), slots.clone(), &mut sums[first * width..]);
+        let p = |m: usize| row(first + m);
+        first += match count - first {
+            1 => (weigh_rows::<T, 1, 64>(&[p(0)], values, dim, channels, slots, sums), 1).1,
+            2 => (weigh_rows::<T, 2, 32>(&[p(0), p(1)], values, dim, channels, slots, sums), 2).1,
+            3 => (weigh_rows::<T, 3, 32>(&[p(0), p(1), p(2)], values, dim, channels, slots, sums), 3).1,
+            4 | 5 => (weigh_rows::<T, 4, 16>(&std::array::from_fn(p), values, dim, channels, slots, sums), 4).1,
+            _ => (weigh_rows::<T, BLOCK, 16>(&std::array::from_fn(p), values, dim, channels, slots, sums), BLOCK).1,
+        };
+    }
+}
+
+/// Slots `slots` (from a tile's first on) as f32, for many queries to share.
+#[inline(always)]
+pub fn widen<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
+    let tiles = slots.start * dim..slots.end.next_multiple_of(TILE) * dim;
     let spread = |from: &[T], to: &mut Vec<f32>| {
         to.clear();
         to.extend(from.iter().map(|x| x.get()));
     };
     spread(&cells.keys[tiles], &mut wide.keys);
-    spread(&cells.values[from * dim..to * dim], &mut wide.values);
+    spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values);
 }
 
 #[cfg(test)]
@@ -187,7 +211,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn blocks_and_single_rows_agree_bit_for_bit_and_with_f64(
+        fn any_number_of_rows_gives_the_bits_of_one_and_agrees_with_f64(
             n in 1usize..150, dim in prop::sample::select(vec![2usize, 16, 24, 64, 80, 256]), count in 1usize..20, seed: u64,
             kind in prop::sample::select(vec![KvType::F32, KvType::F16, KvType::BF16])
         ) {
@@ -199,32 +223,37 @@ mod tests {
                 cache.append(p as u32, &draw(dim), &draw(dim));
             }
             let (keys, values, queries) = (cache.keys(), cache.values(), draw(count * dim));
-            let stride = n.next_multiple_of(TILE);
-            let mut block = vec![0.0; count * stride];
-            with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || scores_block(&queries, count, dim, cells, 0, n, &mut block, stride)));
+            let (tiles, stride) = (n.div_ceil(TILE), n.next_multiple_of(TILE));
+            let mut all = vec![0.0; count * stride];
+            with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || scores(&queries, count, dim, cells, 0..tiles, |m, tile, s| all[m * stride + tile * TILE..][..TILE].copy_from_slice(s))));
             for m in 0..count {
                 let q = &queries[m * dim..(m + 1) * dim];
                 let mut single = vec![0.0; stride];
-                with_cells!(&cache.columns, cells => scores(q, cells, 0, n, &mut single));
+                with_cells!(&cache.columns, cells => scores(q, 1, dim, cells, 0..tiles, |_, tile, s| single[tile * TILE..][..TILE].copy_from_slice(s)));
                 for t in 0..n {
-                    prop_assert_eq!(single[t].to_bits(), block[m * stride + t].to_bits());
+                    prop_assert_eq!(single[t].to_bits(), all[m * stride + t].to_bits());
                     let exact: f64 = q.iter().zip(&keys[t * dim..]).map(|(a, b)| *a as f64 * *b as f64).sum();
                     prop_assert!((single[t] as f64 - exact).abs() < 1e-5 * dim as f64);
                 }
             }
-            let p = draw(BLOCK * stride);
-            let mut sums = vec![0.0; BLOCK * dim];
+            let p = draw(count * stride);
+            let mut sums = vec![0.0; count * dim];
             let mut wide = Cells::default();
             with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || {
                 for from in (0..n).step_by(2 * TILE) {
                     let to = n.min(from + 2 * TILE);
-                    widen(cells, dim, from, to, &mut wide);
-                    weigh_block(&p[from..], stride, &wide, dim, 0, to - from, &mut sums);
+                    widen(cells, dim, from..to, &mut wide);
+                    weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide, dim, 0..dim, 0..to - from, &mut sums);
                 }
             }));
-            for m in 0..BLOCK {
+            for m in 0..count {
                 let mut single = vec![0.0; dim];
-                with_cells!(&cache.columns, cells => weigh(&p[m * stride..], cells, 0, n, &mut single));
+                // In two parts of the channels, as threads take them.
+                let (a, b) = single.split_at_mut(dim / 2);
+                with_cells!(&cache.columns, cells => {
+                    weigh(|_| &p[m * stride..(m + 1) * stride], 1, cells, dim, 0..dim / 2, 0..n, a);
+                    weigh(|_| &p[m * stride..(m + 1) * stride], 1, cells, dim, dim / 2..dim, 0..n, b);
+                });
                 prop_assert_eq!(&single[..], &sums[m * dim..(m + 1) * dim]);
                 for c in 0..dim {
                     let exact: f64 = (0..n).map(|t| p[m * stride + t] as f64 * values[t * dim + c] as f64).sum();

@@ -1,14 +1,17 @@
 //! The CPU backend: records a pass as a program, walks it with all threads.
 
 mod attend;
+mod attend_single;
 mod attention;
 mod elementwise;
 mod linear;
 pub mod matmul;
 mod matmul_op;
+mod means;
 mod pool;
 mod program;
 mod read;
+mod rope;
 mod shared;
 pub mod simd;
 mod softmax;
@@ -354,8 +357,15 @@ impl Backend for CpuBackend {
         let group = (self.shape.heads / self.shape.kv_heads) as u64;
         let attention = *attention;
         self.push("rope·append", Op::Rope { attention, qkv }, 2 * self.activation(qkv), self.activation(qkv));
-        self.push("attention", Op::Attend { attention, qkv, out }, slots * 2 * d * kv, slots * group * 4 * d);
+        if self.runs.iter().any(|run| run.len == 1) {
+            let (bytes, flops) = (slots * d * kv, slots * group * 2 * d);
+            self.push("scores", Op::Score { attention, qkv }, bytes, flops);
+            self.push("softmax", Op::Normalize { attention }, slots * group * 12, slots * group * 20);
+            self.push("values", Op::WeighValues { attention, out }, bytes, flops);
+        }
         if self.runs.iter().any(|run| run.len > 1) {
+            let (bytes, flops) = (slots * 2 * d * kv, slots * group * 4 * d);
+            self.push("attention", Op::AttendRuns { attention, qkv, out }, bytes, flops);
             self.push("column sums", Op::FoldReceived { layer: attention.layer }, 0, 0);
         }
     }
@@ -417,7 +427,7 @@ impl Backend for CpuBackend {
             angles: &self.angles,
             isa: self.isa,
         };
-        let program = Program::new(&steps);
+        let program = Program::new(&steps, self.pool.threads());
         let mut times = Vec::with_capacity(steps.len());
         let clock = self.probes_on.timings.then(|| Alone::new(&mut times));
         let interrupt = &self.interrupt;

@@ -58,11 +58,30 @@ impl Gate {
     }
 }
 
-/// The work of one operation, shared by all threads.
-#[derive(Default)]
-pub struct Share {
-    claimed: AtomicUsize,
-    done: AtomicUsize,
+/// The work of the operations of one program.
+pub struct Shares {
+    threads: usize,
+    /// Per operation: items claimed of each thread's part, then items done.
+    counts: Vec<AtomicUsize>,
+}
+
+/// The work of one operation.
+#[derive(Clone, Copy)]
+pub struct Share<'a> {
+    claimed: &'a [AtomicUsize],
+    done: &'a AtomicUsize,
+}
+
+impl Shares {
+    pub fn new(operations: usize, threads: usize) -> Self {
+        Self { threads, counts: (0..operations * (threads + 1)).map(|_| AtomicUsize::new(0)).collect() }
+    }
+
+    #[inline(always)]
+    pub fn of(&self, operation: usize) -> Share<'_> {
+        let counts = &self.counts[operation * (self.threads + 1)..][..self.threads + 1];
+        Share { claimed: &counts[..self.threads], done: &counts[self.threads] }
+    }
 }
 
 struct Shared {
@@ -99,18 +118,28 @@ impl Worker<'_> {
         self.shared.progress.open();
     }
 
-    /// Hands out `0..n` in pieces of `grain` until none is left, then waits until all are done.
+    /// Hands out `0..n` in pieces of `grain` until none is left, then waits until all are done. Each thread begins
+    /// with a part of its own, so that what it streams through (and what the CPU fetches ahead) lies side by side,
+    /// and helps with the others' when that is done.
     #[inline(always)]
-    pub fn spans(&self, share: &Share, n: usize, grain: usize, mut work: impl FnMut(Range<usize>)) {
-        loop {
-            let from = share.claimed.fetch_add(grain, Relaxed);
-            if from >= n {
-                break;
-            }
-            let to = (from + grain).min(n);
-            work(from..to);
-            if share.done.fetch_add(to - from, AcqRel) + to - from == n {
-                self.shared.progress.open();
+    pub fn spans(&self, share: Share<'_>, n: usize, grain: usize, mut work: impl FnMut(Range<usize>)) {
+        let (threads, pieces) = (share.claimed.len(), n.div_ceil(grain));
+        for i in 0..threads {
+            let owner = (self.id + i) % threads;
+            let first = pieces * owner / threads;
+            let count = pieces * (owner + 1) / threads - first;
+            let claimed = &share.claimed[owner];
+            while claimed.load(Relaxed) < count {
+                let piece = claimed.fetch_add(1, Relaxed);
+                if piece >= count {
+                    break;
+                }
+                let from = (first + piece) * grain;
+                let to = (from + grain).min(n);
+                work(from..to);
+                if share.done.fetch_add(to - from, AcqRel) + to - from == n {
+                    self.shared.progress.open();
+                }
             }
         }
         if share.done.load(Acquire) < n {
@@ -227,12 +256,12 @@ mod tests {
     fn every_item_is_done_once_and_before_the_next_operation() {
         let mut pool = Pool::new(3).unwrap();
         for _ in 0..300 {
-            let shares: Vec<Share> = (0..20).map(|_| Share::default()).collect();
+            let shares = Shares::new(20, 3);
             let cells: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
             let wrong = AtomicUsize::new(0);
             pool.run(&|w| {
-                for (round, share) in shares.iter().enumerate() {
-                    w.spans(share, cells.len(), 3, |span| {
+                for round in 0..20 {
+                    w.spans(shares.of(round), cells.len(), 3, |span| {
                         for i in span {
                             // The neighbour was finished in the round before, whoever did it.
                             let neighbour = cells[(i + 7) % cells.len()].load(Relaxed);
@@ -245,23 +274,23 @@ mod tests {
             })
             .unwrap();
             assert_eq!(wrong.load(Relaxed), 0);
-            assert!(cells.iter().all(|c| c.load(Relaxed) == shares.len()));
+            assert!(cells.iter().all(|c| c.load(Relaxed) == 20));
         }
     }
 
     #[test]
     fn a_panic_is_an_error_and_the_pool_lives_on() {
         let mut pool = Pool::new(2).unwrap();
-        let (first, second) = (Share::default(), Share::default());
+        let shares = Shares::new(2, 2);
         let error = pool.run(&|w| {
-            w.spans(&first, 10, 1, |span| assert!(span.start != 4, "item four fell"));
-            w.spans(&second, 10, 1, |_| {});
+            w.spans(shares.of(0), 10, 1, |span| assert!(span.start != 4, "item four fell"));
+            w.spans(shares.of(1), 10, 1, |_| {});
         });
         assert!(error.unwrap_err().contains("item four fell"));
-        let share = Share::default();
+        let shares = Shares::new(1, 2);
         let count = AtomicUsize::new(0);
         pool.run(&|w| {
-            w.spans(&share, 5, 2, |span| {
+            w.spans(shares.of(0), 5, 2, |span| {
                 count.fetch_add(span.len(), Relaxed);
             })
         })

@@ -9,9 +9,9 @@ use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 
 use super::linear::Linear;
-use super::pool::{Share, Worker};
+use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attention, elementwise, matmul_op};
+use super::{attend_single, attention, elementwise, matmul_op, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -70,9 +70,20 @@ pub enum Op {
         attention: Attention,
         qkv: Buf,
     },
-    Attend {
+    AttendRuns {
         attention: Attention,
         qkv: Buf,
+        out: Buf,
+    },
+    Score {
+        attention: Attention,
+        qkv: Buf,
+    },
+    Normalize {
+        attention: Attention,
+    },
+    WeighValues {
+        attention: Attention,
         out: Buf,
     },
     /// Adds the column sums of the query blocks to the caches, in block order.
@@ -159,11 +170,11 @@ pub struct Exec<'a> {
 #[derive(Clone, Copy)]
 pub struct Items<'a> {
     worker: Worker<'a>,
-    share: &'a Share,
+    share: Share<'a>,
 }
 
 impl<'a> Items<'a> {
-    pub fn new(worker: Worker<'a>, share: &'a Share) -> Self {
+    pub fn new(worker: Worker<'a>, share: Share<'a>) -> Self {
         Self { worker, share }
     }
 
@@ -182,12 +193,12 @@ impl<'a> Items<'a> {
 /// A recorded program with the work that its threads share.
 pub struct Program<'a> {
     steps: &'a [Step],
-    shares: Vec<Share>,
+    shares: Shares,
 }
 
 impl<'a> Program<'a> {
-    pub fn new(steps: &'a [Step]) -> Self {
-        Self { steps, shares: steps.iter().map(|_| Share::default()).collect() }
+    pub fn new(steps: &'a [Step], threads: usize) -> Self {
+        Self { steps, shares: Shares::new(steps.len(), threads) }
     }
 
     /// One thread's walk. Thread 0 looks for interruptions and writes each step's wall time to `times`.
@@ -200,8 +211,8 @@ impl<'a> Program<'a> {
         times: Option<Alone<Vec<u32>>>,
     ) -> bool {
         let mut started = times.map(|_| Instant::now());
-        for (step, share) in self.steps.iter().zip(&self.shares) {
-            carry_out(&step.op, exec, Items::new(worker, share));
+        for (i, step) in self.steps.iter().enumerate() {
+            carry_out(&step.op, exec, Items::new(worker, self.shares.of(i)));
             if worker.id == 0 {
                 if interrupt.load(Relaxed) {
                     worker.stop();
@@ -232,8 +243,11 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::Matmul { w, x, bias, out, add } => matmul_op::matmul(exec, items, *w, *x, *bias, *out, *add),
         Op::Gated { w, x, bias, act, out } => matmul_op::gated(exec, items, *w, *x, *bias, *act, *out),
         Op::Activate { x, bias, act, out } => elementwise::activate(exec, items, *x, *bias, *act, *out),
-        Op::Rope { attention, qkv } => attention::rope(exec, items, attention, *qkv),
-        Op::Attend { attention, qkv, out } => attention::attend(exec, items, attention, *qkv, *out),
+        Op::Rope { attention, qkv } => rope::rope(exec, items, attention, *qkv),
+        Op::AttendRuns { attention, qkv, out } => attention::attend_runs(exec, items, attention, *qkv, *out),
+        Op::Score { attention, qkv } => attend_single::score(exec, items, attention, *qkv),
+        Op::Normalize { attention } => attend_single::normalize(exec, items, attention),
+        Op::WeighValues { attention, out } => attend_single::weigh_values(exec, items, attention, *out),
         Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),
         Op::Head { w, x, first, rows } => matmul_op::head(exec, items, *w, *x, *first, *rows),
         Op::Softcap { cap, rows } => elementwise::softcap(exec, items, *cap, *rows),

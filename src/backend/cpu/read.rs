@@ -4,11 +4,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::{Attention, Buf, CacheId, Inspect, Result, Tile};
+use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 
-use super::{CpuBackend, tile};
+use super::linear::failed;
+use super::pool::Shares;
+use super::program::Items;
+use super::shared::Alone;
+use super::{CpuBackend, means, tile};
 
 impl CpuBackend {
     /// Column `field` of a probe grid with `n` rows.
@@ -104,9 +108,19 @@ impl Inspect for CpuBackend {
         self.caches[cache.0] = Vec::new();
     }
 
-    fn retain(&mut self, cache: CacheId, layer: usize, kv_head: usize, keep: &[u32]) {
-        let at = self.head_index(layer, kv_head);
-        self.caches[cache.0][at].retain(keep);
+    fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
+        let heads: Vec<(Alone<HeadCache>, &[u32])> = (self.caches[cache.0].iter_mut().zip(keep))
+            .filter_map(|(head, keep)| Some((Alone::new(head), keep.as_deref()?)))
+            .collect();
+        let shares = Shares::new(1, self.pool.threads());
+        self.pool
+            .run(&|worker| {
+                Items::new(worker, shares.of(0)).each(heads.len(), 1, |i| {
+                    // SAFETY: one thread per head.
+                    unsafe { heads[i].0.get() }.retain(heads[i].1);
+                });
+            })
+            .map_err(|why| failed("evicting", why))
     }
 
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved> {
@@ -141,6 +155,10 @@ impl Inspect for CpuBackend {
         let group = self.shape.heads / self.shape.kv_heads;
         let cache = self.cache_ref(cache, layer, head / group);
         &cache.row[head % group][..cache.len()]
+    }
+
+    fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>> {
+        means::position_means(self, caches, positions)
     }
 
     fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64 {

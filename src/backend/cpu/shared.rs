@@ -103,6 +103,13 @@ impl<T> Alone<T> {
     }
 
     /// # Safety
+    /// The target lives and nobody holds a mutable reference to it meanwhile.
+    pub unsafe fn shared(&self) -> &T {
+        // SAFETY: by the caller's word.
+        unsafe { &*self.0 }
+    }
+
+    /// # Safety
     /// The target lives and nothing else holds a reference to it meanwhile.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn get(&self) -> &mut T {

@@ -15,6 +15,19 @@ pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// Asks for the memory `bytes` behind the start of `x`: what is read about a microsecond later. May point anywhere.
+#[inline(always)]
+pub fn prefetch<T>(x: &[T], bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast::<i8>().wrapping_add(bytes));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (x, bytes);
+}
+
 /// A stored number: f32, f16 or bf16.
 pub trait Cell: Copy + Default + Send + Sync + 'static {
     const NAME: &'static str;
@@ -163,6 +176,23 @@ pub fn max(x: &[f32]) -> f32 {
         lanes[i] = if v > lanes[i] { v } else { lanes[i] };
     }
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Place of the first element equal to `v`; 0 for none.
+#[inline(always)]
+pub fn first_equal(x: &[f32], v: f32) -> usize {
+    let mut at = 0;
+    for chunk in x.chunks_exact(LANES) {
+        let mut any = false;
+        for &w in chunk {
+            any |= w == v;
+        }
+        if any {
+            break;
+        }
+        at += LANES;
+    }
+    x[at..].iter().position(|&w| w == v).map_or(0, |i| at + i)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Statistics of one row of the residual stream.
 
-use super::simd::{LANES, max, sum_of_squares};
+use super::simd::{LANES, first_equal, max, sum_of_squares};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RowStats {
@@ -19,15 +19,14 @@ pub fn row_stats(x: &[f32], scratch: &mut [f32]) -> RowStats {
         *a = v.abs();
     }
     let absmax = max(scratch);
-    let argmax = scratch.iter().position(|&v| v == absmax).unwrap_or(0) as u32;
+    let argmax = first_equal(scratch, absmax) as u32;
     let squares = sum_of_squares(x);
     let rms = (squares / x.len().max(1) as f32).sqrt();
     RowStats { l2: squares.sqrt(), rms, absmax, median: median(scratch, rms), argmax }
 }
 
-/// Median of non-negative numbers: bisection on the upper half of their bit patterns, which order as the numbers do,
-/// then a sort of the few that share the median's. No more than a quarter of the numbers reach 2 · rms, which bounds
-/// the search.
+/// Median of non-negative numbers: bisection on their bit patterns, which order as the numbers do. No more than a
+/// quarter of the numbers reach 2 · rms, which bounds the search.
 #[inline(always)]
 fn median(x: &[f32], rms: f32) -> f32 {
     let n = x.len() as u32;
@@ -35,42 +34,33 @@ fn median(x: &[f32], rms: f32) -> f32 {
         return 0.0;
     }
     let rank = (n - 1) / 2;
-    // The smallest upper half h with more than `rank` numbers at or below it.
-    let (mut low, mut high) = (0u32, ((2.0 * rms).to_bits() >> 16).min(0x7f80) + 1);
+    // The smallest pattern with more than `rank` numbers at or below it is that of a number.
+    let (mut low, mut high) = (0u32, (2.0 * rms).to_bits().min(0x7f80_0000) + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        if count_at_most(x, middle << 16 | 0xffff) > rank { high = middle } else { low = middle + 1 }
+        if count_at_most(x, middle) > rank { high = middle } else { low = middle + 1 }
     }
-    let (floor, ceiling) = ((low << 16) as i32, (low << 16 | 0xffff) as i32);
-    let mut below = 0;
-    let mut above = f32::INFINITY;
-    let mut here: Vec<f32> = Vec::with_capacity(32);
-    for &v in x {
-        let bits = v.to_bits() as i32;
-        below += (bits < floor) as u32;
-        if bits > ceiling {
-            above = above.min(v);
-        } else if bits >= floor {
-            here.push(v);
-        }
+    let lower = f32::from_bits(low);
+    if n % 2 == 1 || count_at_most(x, low) > rank + 1 {
+        return lower;
     }
-    here.sort_unstable_by(f32::total_cmp);
-    let at = |rank: u32| here.get((rank - below) as usize).copied().unwrap_or(above);
-    if n % 2 == 1 { at(rank) } else { (at(rank) + at(rank + 1)) / 2.0 }
-}
-
-#[inline(always)]
-fn count_at_most(x: &[f32], bits: u32) -> u32 {
-    let mut lanes = [0u32; LANES];
+    let mut above = [f32::INFINITY; LANES];
     let chunks = x.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
         for i in 0..LANES {
-            // Signed: patterns of non-negative floats are below 2³¹.
-            lanes[i] += (chunk[i].to_bits() as i32 <= bits as i32) as u32;
+            let v = if chunk[i] > lower { chunk[i] } else { f32::INFINITY };
+            above[i] = if v < above[i] { v } else { above[i] };
         }
     }
-    rest.iter().filter(|v| v.to_bits() <= bits).count() as u32 + lanes.iter().sum::<u32>()
+    let rest = rest.iter().copied().filter(|v| *v > lower);
+    (lower + above.into_iter().chain(rest).fold(f32::INFINITY, f32::min)) / 2.0
+}
+
+#[inline(always)]
+fn count_at_most(x: &[f32], bits: u32) -> u32 {
+    // Signed: patterns of non-negative floats are below 2³¹.
+    x.iter().map(|v| (v.to_bits() as i32 <= bits as i32) as u32).sum()
 }
 
 #[cfg(test)]

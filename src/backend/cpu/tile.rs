@@ -7,10 +7,10 @@ use crate::backend::{Attention, CacheId, Result, Tile};
 use crate::cache::{Queries, TILE, with_cells};
 use crate::engine::message::Fold;
 
-use super::attend::{BLOCK, scores_block};
+use super::attend::{BLOCK, scores};
 use super::attention::visible;
 use super::linear::failed;
-use super::pool::Share;
+use super::pool::Shares;
 use super::program::Items;
 use super::shared::Grid;
 use super::simd::{exp, vectorized};
@@ -57,7 +57,10 @@ impl Source<'_> {
             return;
         }
         with_cells!(&self.cache.columns, cells => {
-            scores_block(&scratch.queries, count, d, cells, from, to, &mut scratch.scores, stride);
+            let Scratch { queries, scores: out, .. } = &mut *scratch;
+            scores(queries, count, d, cells, from / TILE..to.div_ceil(TILE), #[inline(always)] |m, tile, s| {
+                out[m * stride + tile * TILE..][..TILE].copy_from_slice(s);
+            });
         });
         let scale = self.attention.scale;
         for (m, position) in rows.enumerate() {
@@ -102,10 +105,10 @@ pub fn rows(
     let source = Source { cache, queries, attention, head };
     let n = cache.len();
     let out = Grid::new(rows.len(), n);
-    let share = Share::default();
+    let shares = Shares::new(1, pool.threads());
     pool.run(&|worker| {
         let mut scratch = Scratch::default();
-        Items::new(worker, &share).spans(rows.len(), BLOCK, |span| {
+        Items::new(worker, shares.of(0)).spans(rows.len(), BLOCK, |span| {
             let block = rows.start + span.start as u32..rows.start + span.end as u32;
             vectorized(
                 #[inline(always)]
@@ -140,10 +143,10 @@ pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, til
         .map(|&p| ((p - tile.cols.start) as usize * width / wide.max(1)) as u32)
         .collect();
     let (sums, counts) = (Grid::new(height, width), Grid::new(height, width));
-    let share = Share::default();
+    let shares = Shares::new(1, pool.threads());
     pool.run(&|worker| {
         let mut scratch = Scratch::default();
-        Items::new(worker, &share).each(height, 1, |y| {
+        Items::new(worker, shares.of(0)).each(height, 1, |y| {
             // SAFETY: one thread per row of pixels.
             let (sum, count) = unsafe { (sums.row_mut(y), counts.row_mut(y)) };
             let top = tile.rows.start as usize + (y * tall).div_ceil(height);

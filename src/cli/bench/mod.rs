@@ -3,6 +3,7 @@
 
 mod drift;
 mod machine;
+mod ops;
 mod report;
 mod serve;
 mod speed;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::drift::Drift;
 use super::machine::Machine;
+use super::ops::{self, Op};
 use crate::tui::text::line;
 
 #[derive(Debug, Serialize)]
@@ -31,6 +32,9 @@ pub struct Report {
     pub probes_share_of_decode: f64,
     pub lanes: Lanes,
     pub memory: Memory,
+    /// One pass over the prompt and one step, probes on; of the last repeat.
+    pub prefill_ops: Vec<Op>,
+    pub decode_ops: Vec<Op>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
 }
@@ -49,6 +53,8 @@ pub struct Lanes {
     pub one_ms: f64,
     pub all_ms: f64,
     pub ratio: f64,
+    /// One step of all lanes.
+    pub ops: Vec<Op>,
 }
 
 /// Bytes, after the longest run of one lane.
@@ -104,5 +110,8 @@ pub fn text(report: &Report) -> String {
     if let Some(drift) = &r.drift {
         row("drift against f32", drift.to_string());
     }
-    format!("{}\nmedians of {}", out, r.repeats)
+    let prefill = ops::text("prefill", &r.prefill_ops);
+    let decode = ops::text("a step of one lane", &r.decode_ops);
+    let lanes = ops::text(&format!("a step of {} lanes", r.lanes.specs.len()), &r.lanes.ops);
+    format!("{out}\nmedians of {}; the last run in parts:\n\n{prefill}\n{decode}\n{lanes}", r.repeats)
 }

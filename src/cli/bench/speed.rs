@@ -7,6 +7,7 @@ use miette::Result;
 use super::Args;
 use super::drift::Drift;
 use super::machine::{Machine, peak_rss};
+use super::ops::Totals;
 use super::report::{Lanes, Memory, Report, Speed};
 use crate::cli::exit::Interrupted;
 use crate::cli::interrupt::Interrupt;
@@ -38,19 +39,30 @@ pub fn lanes(specs: &[&str]) -> Result<Vec<LaneSpec>> {
 
 /// Reads `ids`; seconds.
 pub fn prefill(core: &mut Core, ids: &[u32], interrupt: &Interrupt) -> Result<f64> {
+    prefill_ops(core, ids, interrupt, &mut Totals::default())
+}
+
+fn prefill_ops(core: &mut Core, ids: &[u32], interrupt: &Interrupt, ops: &mut Totals) -> Result<f64> {
     let started = Instant::now();
     let frame = core.read_prompt(ids, |_, _| if interrupt.check().is_err() { Pause::Stop } else { Pause::Continue })?;
-    frame.ok_or(Interrupted)?;
-    Ok(started.elapsed().as_secs_f64())
+    let seconds = started.elapsed().as_secs_f64();
+    ops.add(&frame.ok_or(Interrupted)?.ops);
+    Ok(seconds)
 }
 
 /// Takes `steps` steps; seconds of each.
 pub fn decode(core: &mut Core, steps: u32, interrupt: &Interrupt) -> Result<Vec<f64>> {
+    decode_ops(core, steps, interrupt, &mut Totals::default())
+}
+
+fn decode_ops(core: &mut Core, steps: u32, interrupt: &Interrupt, ops: &mut Totals) -> Result<Vec<f64>> {
     let one = |_| {
         interrupt.check()?;
         let started = Instant::now();
-        core.step()?;
-        Ok(started.elapsed().as_secs_f64())
+        let frame = core.step()?;
+        let seconds = started.elapsed().as_secs_f64();
+        ops.add(&frame.ops);
+        Ok(seconds)
     };
     (0..steps).map(one).collect()
 }
@@ -81,12 +93,17 @@ pub fn measure(args: &Args) -> Result<Report> {
     session.check(&ids, args.steps)?;
     // Probes on, off: [repeat] seconds.
     let (mut reading, mut stepping) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let [mut prefill_totals, mut decode_totals] = [Totals::default(), Totals::default()];
     for repeat in 0..args.repeats {
         tell(&format!("prefill and decode, {} of {}", repeat + 1, args.repeats));
         for (at, probes) in [Probes::default(), NO_PROBES].into_iter().enumerate() {
             session.core.probes = probes;
-            reading[at].push(prefill(&mut session.core, &ids, &interrupt)?);
-            stepping[at].push(decode(&mut session.core, args.steps, &interrupt)?.iter().sum());
+            let (mut prefill, mut decode) = (Totals::default(), Totals::default());
+            reading[at].push(prefill_ops(&mut session.core, &ids, &interrupt, &mut prefill)?);
+            stepping[at].push(decode_ops(&mut session.core, args.steps, &interrupt, &mut decode)?.iter().sum());
+            if probes.timings {
+                (prefill_totals, decode_totals) = (prefill, decode);
+            }
         }
     }
     let memory = memory(&mut session, &ids, &interrupt)?;
@@ -123,6 +140,8 @@ pub fn measure(args: &Args) -> Result<Report> {
         probes_share_of_decode: share(&stepping),
         lanes,
         memory,
+        prefill_ops: prefill_totals.ops(),
+        decode_ops: decode_totals.ops(),
         drift,
     })
 }
@@ -151,14 +170,16 @@ fn compare_lanes(
 ) -> Result<Lanes> {
     let steps = args.steps.min(LANE_STEPS);
     let (mut one_s, mut all_s) = (Vec::new(), Vec::new());
+    let mut ops = Totals::default();
     for repeat in 0..args.repeats {
         tell(&format!("lanes, {} of {}", repeat + 1, args.repeats));
         for (session, seconds) in [(&mut *one, &mut one_s), (&mut *all, &mut all_s)] {
+            ops = Totals::default();
             prefill(&mut session.core, ids, interrupt)?;
-            seconds.extend(decode(&mut session.core, steps, interrupt)?);
+            seconds.extend(decode_ops(&mut session.core, steps, interrupt, &mut ops)?);
         }
     }
     let (one_ms, all_ms) = (1e3 * median(&one_s), 1e3 * median(&all_s));
     let specs = all.core.lanes().iter().map(|lane| lane.spec.to_string()).collect();
-    Ok(Lanes { specs, one_ms, all_ms, ratio: all_ms / one_ms })
+    Ok(Lanes { specs, one_ms, all_ms, ratio: all_ms / one_ms, ops: ops.ops() })
 }

@@ -13,7 +13,6 @@ use crate::cli::session::{Session, tell, told};
 use crate::engine::Pause;
 use crate::engine::frame::{Frame, Kept};
 use crate::probe::damage::jaccard;
-use crate::probe::distribution::Distribution;
 
 /// Reads the prompt, lets every lane go on for the steps asked for, and once more on lane 0's tokens where they did
 /// not follow them anyway.
@@ -209,7 +208,7 @@ fn forced(session: &Session, frame: &Frame, lanes: &mut [LaneReport]) {
     let target = frame.lanes[0].next.unwrap_or(0);
     for ((report, of), lane) in lanes.iter_mut().zip(&frame.lanes).zip(session.core.lanes()) {
         report.kl_teacher_forced.push(of.against.map_or(0.0, |a| a.kl));
-        report.nll_steps.push(Distribution::of(&lane.logits).nll(&lane.logits, target));
+        report.nll_steps.push(lane.logits.nll(target));
     }
 }
 

@@ -56,7 +56,7 @@ pub fn collect(session: &mut Session, ids: &[u32], args: &Args, lens_k: usize, o
 fn put(core: &Core, frame: &Frame, first: usize, count: usize, positions: usize, out: &mut Output) {
     let lane = &frame.lanes[0];
     let vocab = core.config().vocab;
-    out.floats("logits", frame.step as usize * vocab, &core.lanes()[0].logits);
+    out.floats("logits", frame.step as usize * vocab, &core.lanes()[0].logits.values);
     let r = &lane.residual;
     for (name, values) in [("l2", &r.l2), ("rms", &r.rms), ("absmax", &r.absmax), ("median", &r.median)] {
         out.columns(&format!("resid.{name}"), positions, first, count, values);
