@@ -7,22 +7,27 @@ use std::sync::Arc;
 use super::amount::Amount;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{Allocator, Ask, Chooser, LaneView, Moment, Part, Refiner, Schedule, Scorer, Scores};
 use super::select::{select, ties};
 use super::spec::Spec;
 
-/// What a lane's cache holds, decided layer by layer. Cheap to clone.
+/// What a lane's cache holds. Cheap to clone.
 #[derive(Clone)]
 pub struct Policy {
     spec: Spec,
-    evictor: Option<Evictor>,
+    /// One after the other: the second sees what the first left.
+    evictors: Vec<Evictor>,
 }
 
-/// A scorer and how much it leaves.
+/// A scorer, how much it leaves, and what acts on it (the part next to it first).
 #[derive(Clone)]
 struct Evictor {
     scorer: Arc<dyn Scorer>,
-    budget: Amount,
+    amount: Amount,
+    schedule: Schedule,
+    allocators: Vec<Arc<dyn Allocator>>,
+    refiners: Vec<Arc<dyn Refiner>>,
+    chooser: Option<Arc<dyn Chooser>>,
 }
 
 /// What one layer keeps, and why.
@@ -42,26 +47,36 @@ impl Policy {
         Self::new(Spec::parse(text)?)
     }
 
-    /// Fails where two parts of the chain claim the same role.
+    /// Fails where a part has nothing to act on, or two parts of one evictor claim the same role.
     pub fn new(spec: Spec) -> Result<Self, SpecError> {
-        let mut decider: Option<&'static str> = None;
-        let mut evictor = None;
-        let mut at = 0;
-        for part in spec.parts() {
+        let whole = spec.to_string();
+        let mut evictors = Vec::new();
+        let mut wrappers: Vec<(Part, &'static str, usize)> = Vec::new();
+        let (mut at, parts) = (0, spec.parts());
+        for part in parts {
             let name = part.policy().name;
-            if let Some(first) = decider {
-                let problem = Problem::BothDecide { first, second: name };
-                let help =
-                    format!("keep one of them in the chain; run `{first}` and `{name}` as two lanes to compare them");
-                return Err(SpecError::new(&spec.to_string(), (at, name.len()), problem, help));
-            }
-            decider = Some(name);
-            if let (Part::Scorer(scorer), Some(budget)) = ((part.policy().build)(part), part.budget()) {
-                evictor = Some(Evictor { scorer, budget });
+            let refuse = |problem, help: String| Err(SpecError::new(&whole, (at, name.len()), problem, help));
+            match ((part.policy().build)(part), part.budget()) {
+                (Part::Full, _) if parts.len() > 1 => {
+                    let help = "`full` stands alone: it is the yardstick".into();
+                    return refuse(Problem::Alone(name), help);
+                }
+                (Part::Full, _) => {}
+                (Part::Scorer(scorer), Some(amount)) => {
+                    let evictor = Evictor::new(scorer, amount, std::mem::take(&mut wrappers))
+                        .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
+                    evictors.push(evictor);
+                }
+                (Part::Scorer(_), None) => {}
+                (wrapper, _) => wrappers.push((wrapper, name, at)),
             }
             at += part.to_string().len() + 1;
         }
-        Ok(Self { spec, evictor })
+        if let Some((_, name, at)) = wrappers.first() {
+            let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
+            return Err(SpecError::new(&whole, (*at, name.len()), Problem::NothingBehind(name), help));
+        }
+        Ok(Self { spec, evictors })
     }
 
     /// In normal form.
@@ -74,56 +89,165 @@ impl Policy {
         self.spec.parts().iter().map(|part| part.policy().family)
     }
 
+    /// Evictors, one after the other; 0 = nothing ever leaves.
+    pub fn stages(&self) -> usize {
+        self.evictors.len()
+    }
+
     /// Entries may leave the cache.
     pub fn evicts(&self) -> bool {
-        self.evictor.is_some()
+        !self.evictors.is_empty()
     }
 
-    /// When entries may leave; `None` if never.
-    pub fn schedule(&self) -> Option<Schedule> {
-        self.evictor.as_ref().map(|e| e.scorer.schedule())
+    /// When entries may leave at stage `stage`.
+    pub fn schedule(&self, stage: usize) -> Schedule {
+        self.evictors[stage].schedule
     }
 
-    /// Entries may leave after every step, not only after the prompt.
+    /// Entries may leave after steps, not only after the prompt.
     pub fn acts_in_decode(&self) -> bool {
-        self.schedule() == Some(Schedule::EveryStep)
+        self.evictors.iter().any(|e| e.schedule.acts_in_decode())
     }
 
-    /// Entries that a kv head may hold after a prompt of `prompt` tokens; `None` if there is no limit.
+    /// Entries that a kv head may hold, on average, after stage `stage` and a prompt of `prompt` tokens; `None` if
+    /// there is no limit.
     ///
     /// A share is of the prompt, at least one entry. 100% is no limit at all: what is generated stays too, so that
     /// such a lane equals `full` bit for bit.
-    pub fn budget(&self, prompt: usize) -> Option<usize> {
-        let budget = self.evictor.as_ref()?.budget;
-        (!budget.is_everything()).then(|| budget.of(prompt).max(1))
+    pub fn budget(&self, stage: usize, prompt: usize) -> Option<usize> {
+        self.evictors.get(stage)?.budget(prompt)
     }
 
     /// Queries at the end of a prompt of `prompt` tokens that must stay available until the policy has decided.
     pub fn window(&self, prompt: usize) -> usize {
-        self.evictor.as_ref().map_or(0, |e| e.scorer.window(prompt))
+        let first = self.evictors.iter().filter(|e| e.schedule.acts(0));
+        first.map(|e| e.scorer.window(prompt)).max().unwrap_or(0)
     }
 
     /// The column sums of the attention must be taken.
     pub fn needs_received(&self) -> bool {
-        self.evictor.as_ref().is_some_and(|e| e.scorer.needs_received())
+        self.evictors.iter().any(|e| e.scorer.needs_received())
     }
 
-    /// What the layer `at.layer` keeps; `None` if it keeps all that it holds: not this policy's moment, within the
-    /// budget, or a layer that the policy leaves alone. Ask after the prompt and after every step.
-    pub fn decide(&self, at: Moment, view: &dyn LayerView) -> Option<Decision> {
-        let Evictor { scorer, .. } = self.evictor.as_ref()?;
-        if at.step > 0 && scorer.schedule() == Schedule::AfterPrefill {
+    /// What each layer keeps after stage `stage`; `None` where it keeps all that it holds: not the moment, within
+    /// the budget, or a layer left alone. Ask after the prompt and after every step, stage by stage.
+    pub fn decide(&self, stage: usize, at: Moment, lane: &dyn LaneView) -> Vec<Option<Decision>> {
+        self.evictors[stage].decide(at, lane).unwrap_or_else(|| vec![None; at.layers])
+    }
+}
+
+/// What is wrong, the byte where and its length, and what would be right.
+type Wrong = (Problem, usize, usize, String);
+
+impl Evictor {
+    /// `wrappers`: as written, the outermost first.
+    fn new(
+        scorer: Arc<dyn Scorer>,
+        amount: Amount,
+        wrappers: Vec<(Part, &'static str, usize)>,
+    ) -> Result<Self, Wrong> {
+        let schedule = scorer.schedule();
+        let mut evictor =
+            Self { scorer, amount, schedule, allocators: Vec::new(), refiners: Vec::new(), chooser: None };
+        let mut names: [Option<&'static str>; 2] = [None; 2];
+        for (part, name, at) in wrappers.into_iter().rev() {
+            let mut claim = |role: usize| match names[role].replace(name) {
+                None => Ok(()),
+                Some(second) => {
+                    let help = "keep one of the two, or run them as two lanes to compare them".into();
+                    Err((Problem::BothDecide { first: name, second }, at, name.len(), help))
+                }
+            };
+            match part {
+                Part::Allocator(allocator) => evictor.allocators.push(allocator),
+                Part::Refiner(refiner) => evictor.refiners.push(refiner),
+                Part::Chooser(chooser) => {
+                    claim(0)?;
+                    evictor.chooser = Some(chooser);
+                }
+                Part::Schedule(schedule) => {
+                    claim(1)?;
+                    if schedule.acts_in_decode() && !evictor.scorer.decodes() {
+                        let help = "it needs rows of several queries, which exist after the prompt only".into();
+                        return Err((Problem::NotInDecode(name), at, name.len(), help));
+                    }
+                    evictor.schedule = schedule;
+                }
+                Part::Full | Part::Scorer(_) => {}
+            }
+        }
+        Ok(evictor)
+    }
+
+    fn budget(&self, prompt: usize) -> Option<usize> {
+        (!self.amount.is_everything()).then(|| self.amount.of(prompt).max(1))
+    }
+
+    fn decide(&self, at: Moment, lane: &dyn LaneView) -> Option<Vec<Option<Decision>>> {
+        if !self.schedule.acts(at.step) {
             return None;
         }
         let budget = self.budget(at.prompt)?;
-        if (0..view.kv_heads()).all(|kv_head| view.positions(kv_head).len() <= budget) {
+        // Where budgets differ, one layer's lack is another's excess.
+        let apart = self.allocators.is_empty();
+        let (mut held, mut allowed) = (0, 0);
+        let mut scores: Vec<Option<Scores>> = vec![None; at.layers];
+        let mut budgets: Vec<Vec<usize>> = vec![Vec::new(); at.layers];
+        for layer in 0..at.layers {
+            lane.layer(layer, &mut |view| {
+                let own: Vec<usize> = (0..view.kv_heads()).map(|head| view.positions(head).len()).collect();
+                held += own.iter().sum::<usize>();
+                allowed += budget * own.len();
+                if apart && own.iter().all(|&n| n <= budget) {
+                    return;
+                }
+                scores[layer] = self.scorer.score(Moment { layer, ..at }, budget, view);
+                if scores[layer].is_some() {
+                    budgets[layer] = vec![budget; own.len()];
+                }
+            });
+        }
+        if !apart && held <= allowed {
             return None;
         }
-        let scores = scorer.score(at, budget, view)?;
-        let budget = vec![budget; view.kv_heads()];
-        let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
-        let kept = heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect();
-        Some(Decision { kept, scores, budget })
+        for allocator in &self.allocators {
+            allocator.allocate(at, &scores, &mut budgets);
+        }
+        let mut decisions = vec![None; at.layers];
+        for (layer, found) in scores.into_iter().enumerate() {
+            let Some(mut scores) = found else { continue };
+            let at = Moment { layer, ..at };
+            let mut budget = std::mem::take(&mut budgets[layer]);
+            if let Some(own) = &scores.own {
+                budget.clone_from(own);
+            }
+            if !self.refiners.is_empty() || self.chooser.is_some() {
+                let mut kept = None;
+                lane.layer(layer, &mut |view| {
+                    for refiner in &self.refiners {
+                        scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
+                    }
+                    kept = self.chooser.as_ref().map(|chooser| {
+                        let ask = Ask {
+                            at,
+                            scorer: &*self.scorer,
+                            scores: &scores,
+                            budgets: &budget,
+                            amount: self.amount,
+                        };
+                        chooser.choose(ask, view)
+                    });
+                });
+                if let Some(kept) = kept {
+                    decisions[layer] = Some(Decision { kept, scores, budget });
+                    continue;
+                }
+            }
+            let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
+            let kept = heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect();
+            decisions[layer] = Some(Decision { kept, scores, budget });
+        }
+        Some(decisions)
     }
 }
 
@@ -155,13 +279,12 @@ mod tests {
     #[test]
     fn full_never_decides() {
         let full = Policy::parse("full").unwrap();
-        assert!(!full.evicts() && full.schedule().is_none() && full.budget(100).is_none());
-        assert!(full.decide(moment(6, 0), &toy()).is_none());
+        assert!(!full.evicts() && full.stages() == 0 && full.budget(0, 100).is_none());
     }
 
     #[test]
     fn shares_are_of_the_prompt_and_tokens_are_tokens() {
-        let budget = |spec: &str, prompt| Policy::parse(spec).unwrap().budget(prompt);
+        let budget = |spec: &str, prompt| Policy::parse(spec).unwrap().budget(0, prompt);
         assert_eq!(budget("knorm@50%", 465), Some(232));
         assert_eq!(budget("knorm@1%", 6), Some(1));
         assert_eq!(budget("h2o@256", 100), Some(256));
@@ -169,11 +292,23 @@ mod tests {
     }
 
     #[test]
-    fn two_deciders_clash_where_the_second_stands() {
-        let error = Policy::parse("snapkv@50%:kernel=3+knorm").unwrap_err();
-        assert_eq!(error.problem(), &Problem::BothDecide { first: "snapkv", second: "knorm" });
+    fn the_yardstick_stands_alone() {
+        let error = Policy::parse("snapkv@50%:kernel=3+full").unwrap_err();
+        assert_eq!(error.problem(), &Problem::Alone("full"));
         assert_eq!(error.position(), "snapkv@50%:kernel=3+".len());
         assert!(Policy::parse("full+full").is_err());
+    }
+
+    #[test]
+    fn evictors_follow_each_other() {
+        let policy = Policy::parse("tova@4+knorm@2").unwrap();
+        assert_eq!((policy.stages(), policy.budget(0, 6), policy.budget(1, 6)), (2, Some(4), Some(2)));
+        let mut layer = toy();
+        for (stage, left) in [(0, 4), (1, 2)] {
+            let decision = policy.decide(stage, moment(6, 0), &layer.alone()).remove(0).unwrap();
+            layer.keep(&decision);
+            assert_eq!(layer.held[0].len(), left);
+        }
     }
 
     #[test]
@@ -181,16 +316,18 @@ mod tests {
         let policy = |spec| Policy::parse(spec).unwrap();
         assert!(policy("h2o").needs_received() && !policy("tova").needs_received());
         assert_eq!((policy("snapkv").window(465), policy("tova").window(465), policy("knorm").window(465)), (64, 1, 0));
-        assert_eq!(policy("knorm:every=step").schedule(), Some(Schedule::EveryStep));
-        assert_eq!(policy("knorm").schedule(), Some(Schedule::AfterPrefill));
+        assert_eq!(policy("knorm:every=step").schedule(0), Schedule::EveryStep);
+        assert_eq!(policy("knorm").schedule(0), Schedule::AfterPrefill);
+        assert!(policy("knorm:every=step").acts_in_decode() && !policy("knorm").acts_in_decode());
     }
 
     #[test]
     fn nothing_is_decided_out_of_turn_or_within_the_budget() {
         let policy = Policy::parse("knorm@3").unwrap();
-        assert!(policy.decide(moment(6, 1), &toy()).is_none());
-        assert!(Policy::parse("knorm@6").unwrap().decide(moment(6, 0), &toy()).is_none());
-        let decision = policy.decide(moment(6, 0), &toy()).unwrap();
+        let layer = toy();
+        assert_eq!(policy.decide(0, moment(6, 1), &layer.alone()), [None]);
+        assert_eq!(Policy::parse("knorm@6").unwrap().decide(0, moment(6, 0), &layer.alone()), [None]);
+        let decision = policy.decide(0, moment(6, 0), &layer.alone()).remove(0).unwrap();
         assert_eq!((decision.budget, decision.scores.values[0].len()), (vec![3], 6));
     }
 }

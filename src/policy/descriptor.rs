@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::amount::Amount;
 use super::key::AnyKey;
-use super::part::{Part, Schedule};
+use super::part::Part;
 use super::spec::PartSpec;
 
 /// One policy as the registry knows it.
@@ -34,6 +34,10 @@ pub enum Family {
     Reference,
     /// Scores entries; the lowest leave.
     Scorer,
+    /// Divides a budget among layers and heads.
+    Budget,
+    /// Changes how or when what stands behind it acts.
+    Wrapper,
 }
 
 impl Family {
@@ -41,6 +45,8 @@ impl Family {
         match self {
             Self::Reference => '-',
             Self::Scorer => 'S',
+            Self::Budget => 'B',
+            Self::Wrapper => 'W',
         }
     }
 
@@ -48,6 +54,8 @@ impl Family {
         match self {
             Self::Reference => "reference",
             Self::Scorer => "scorer",
+            Self::Budget => "budget",
+            Self::Wrapper => "wrapper",
         }
     }
 }
@@ -63,10 +71,9 @@ impl Descriptor {
     pub fn acts(&'static self) -> &'static str {
         match (self.build)(&PartSpec::defaults(self)) {
             Part::Full => "never",
-            Part::Scorer(scorer) => match scorer.schedule() {
-                Schedule::AfterPrefill => "after the prompt",
-                Schedule::EveryStep => "every step",
-            },
+            Part::Scorer(scorer) => scorer.schedule().words(),
+            Part::Schedule(schedule) => schedule.words(),
+            Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) => "with what it wraps",
         }
     }
 

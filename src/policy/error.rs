@@ -31,6 +31,9 @@ pub enum Problem {
     KeyTwice(&'static str),
     BadValue { key: &'static str, value: String },
     BothDecide { first: &'static str, second: &'static str },
+    Alone(&'static str),
+    NothingBehind(&'static str),
+    NotInDecode(&'static str),
 }
 
 impl fmt::Display for Problem {
@@ -47,6 +50,9 @@ impl fmt::Display for Problem {
             Self::KeyTwice(key) => write!(f, "key `{key}` is given twice"),
             Self::BadValue { key, value } => write!(f, "`{value}` is no value for `{key}`"),
             Self::BothDecide { first, second } => write!(f, "both `{first}` and `{second}` decide what stays"),
+            Self::Alone(policy) => write!(f, "`{policy}` cannot be part of a chain"),
+            Self::NothingBehind(policy) => write!(f, "`{policy}` has nothing behind it to act on"),
+            Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Policy;
 use super::part::Moment;
-use super::testing::Layer;
+use super::testing::{Layer, decide};
 
 /// What kvpress was asked to do.
 #[derive(Deserialize)]
@@ -87,12 +87,12 @@ fn swapped(model: &str) -> usize {
     for run in &golden.runs {
         let Some(spec) = run.spec() else { continue };
         let policy = Policy::parse(&spec).unwrap();
-        assert_eq!(policy.budget(n), run.n_kept.as_u64().map(|n| n as usize), "{spec}");
+        assert_eq!(policy.budget(0, n), run.n_kept.as_u64().map(|n| n as usize), "{spec}");
         let mask = tensors.tensor(&format!("kept.{}@{}", run.press, run.ratio)).unwrap();
         let bytes = n.div_ceil(8);
         for (i, layer) in layers.iter().enumerate() {
             let at = Moment { step: 0, prompt: n, layers: layers.len(), layer: i };
-            let decision = policy.decide(at, layer).unwrap();
+            let decision = decide(&policy, at, layer).unwrap();
             for (kv_head, ours) in decision.kept.iter().enumerate() {
                 let theirs = &mask.data()[(i * decision.kept.len() + kv_head) * bytes..][..bytes];
                 let theirs = |t: u32| theirs[t as usize / 8] >> (t % 8) & 1 == 1;

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::amount::Amount;
+
 /// When a scorer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedule {
@@ -14,6 +16,31 @@ pub enum Schedule {
     AfterPrefill,
     /// After the prompt and after every step, whenever more than the budget is held.
     EveryStep,
+    /// After every so many steps, not after the prompt.
+    Decoding(u32),
+}
+
+impl Schedule {
+    /// Whether step `step` (0 = the prompt) is its moment.
+    pub fn acts(self, step: u32) -> bool {
+        match self {
+            Self::AfterPrefill => step == 0,
+            Self::EveryStep => true,
+            Self::Decoding(every) => step > 0 && step.is_multiple_of(every.max(1)),
+        }
+    }
+
+    pub fn acts_in_decode(self) -> bool {
+        self != Self::AfterPrefill
+    }
+
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::AfterPrefill => "after the prompt",
+            Self::EveryStep => "every step",
+            Self::Decoding(_) => "every few steps",
+        }
+    }
 }
 
 /// Where the pass stands when a scorer is asked.
@@ -53,22 +80,36 @@ pub trait LayerView {
     fn newest(&self) -> u32;
     /// Column sums of query head `head` over every row since the start [n].
     fn received(&self, head: usize) -> &[f32];
+    /// Queries of head `head` at positions `rows` after rope (and after QK-norm) [rows, D]. After the prompt only.
+    fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32>;
+    /// Rope: channel pair (i, i + D/2) of position p is turned by p · turns[i] radians [D/2].
+    fn turns(&self) -> &[f32];
+    /// ‖W_O,h · v_t‖₁ of the held values of query head `head`, W_O,h its columns of the output projection [n].
+    fn projected(&self, head: usize) -> Vec<f32>;
+}
+
+/// All layers of a lane's cache, looked at one after the other.
+pub trait LaneView {
+    /// Shows layer `layer` to `look`; false where policies leave the layer alone (a sliding window of its own).
+    fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool;
 }
 
 /// Scores of one layer: higher stays. `forced` slots stay whatever their score (a mask, never a sentinel score).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scores {
     /// [kv heads][n]
     pub values: Vec<Vec<f32>>,
     /// [kv heads][n]
     pub forced: Vec<Vec<bool>>,
+    /// Entries that each kv head keeps, where the policy itself says how many [kv heads]; else the budget.
+    pub own: Option<Vec<usize>>,
 }
 
 impl Scores {
     /// No slot forced.
     pub fn free(values: Vec<Vec<f32>>) -> Self {
         let forced = values.iter().map(|v| vec![false; v.len()]).collect();
-        Self { values, forced }
+        Self { values, forced, own: None }
     }
 
     /// The newest `count` slots of every kv head stay.
@@ -110,7 +151,11 @@ pub trait Scorer: Send + Sync {
     /// Scores of the slots that `view` holds, where a kv head may keep `budget` of them.
     /// `None`: this layer is left alone.
     fn score(&self, at: Moment, budget: usize, view: &dyn LayerView) -> Option<Scores>;
-    /// Queries at the end of a prompt of `prompt` tokens whose rows will be asked for after it.
+    /// Scores can be taken after a step, when only the newest row exists.
+    fn decodes(&self) -> bool {
+        true
+    }
+    /// Queries at the end of a prompt of `prompt` tokens that will be asked for after it, or whose rows will be.
     fn window(&self, _prompt: usize) -> usize {
         0
     }
@@ -120,17 +165,67 @@ pub trait Scorer: Send + Sync {
     }
 }
 
-/// What a policy file builds from its part of a spec: one variant per role in a chain.
+/// Divides a budget among layers and heads.
+pub trait Allocator: Send + Sync {
+    /// `budgets` [layer][kv head] come as the part behind this one left them (at first all alike) and are changed;
+    /// `scores` [layer]. Both are empty where a layer is left alone. `at.layer` means nothing here.
+    fn allocate(&self, at: Moment, scores: &[Option<Scores>], budgets: &mut [Vec<usize>]);
+}
+
+/// Changes scores once the budgets are known.
+pub trait Refiner: Send + Sync {
+    /// `budgets` [kv heads] of this layer.
+    fn refine(&self, at: Moment, budgets: &[usize], scores: Scores, view: &dyn LayerView) -> Scores;
+}
+
+/// Picks slots otherwise than by the highest scores.
+pub trait Chooser: Send + Sync {
+    /// Slots that stay, ascending and unique [kv heads][kept]. The scorer may be asked again about a part of the
+    /// layer (see [`super::subset::Subset`]).
+    fn choose(&self, ask: Ask<'_>, view: &dyn LayerView) -> Vec<Vec<u32>>;
+}
+
+/// What a [`Chooser`] is asked with.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub at: Moment,
+    pub scorer: &'a dyn Scorer,
+    pub scores: &'a Scores,
+    /// Of each kv head.
+    pub budgets: &'a [usize],
+    /// As written.
+    pub amount: Amount,
+}
+
+/// What a policy file builds from its part of a spec: one variant per role in a chain. All but a scorer act on the
+/// scorer that follows them.
 #[derive(Clone)]
 pub enum Part {
     /// Keeps everything.
     Full,
     /// Rates entries; those over the budget leave.
     Scorer(Arc<dyn Scorer>),
+    Allocator(Arc<dyn Allocator>),
+    Refiner(Arc<dyn Refiner>),
+    Chooser(Arc<dyn Chooser>),
+    /// The scorer's own schedule does not count.
+    Schedule(Schedule),
 }
 
 impl Part {
     pub fn scorer(scorer: impl Scorer + 'static) -> Self {
         Self::Scorer(Arc::new(scorer))
+    }
+
+    pub fn allocator(allocator: impl Allocator + 'static) -> Self {
+        Self::Allocator(Arc::new(allocator))
+    }
+
+    pub fn refiner(refiner: impl Refiner + 'static) -> Self {
+        Self::Refiner(Arc::new(refiner))
+    }
+
+    pub fn chooser(chooser: impl Chooser + 'static) -> Self {
+        Self::Chooser(Arc::new(chooser))
     }
 }

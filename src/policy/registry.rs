@@ -41,7 +41,7 @@ mod tests {
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
         for policy in POLICIES {
             let built = Policy::parse(policy.name).unwrap();
-            assert_eq!(built.evicts(), built.schedule().is_some());
+            assert_eq!(built.evicts(), policy.budget.is_some());
             for key in policy.keys {
                 let default = key.default();
                 assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());

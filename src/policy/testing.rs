@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::chain::{Decision, Policy};
-use super::part::{LayerView, Moment, Part, Scores};
+use super::part::{LaneView, LayerView, Moment, Part, Scores};
 use super::spec::Spec;
 
 /// Attention over all P positions is known from the start; the cache walks along it.
@@ -24,6 +24,11 @@ pub struct Layer {
     pub held: Vec<Vec<u32>>,
     /// [H][n]
     pub received: Vec<Vec<f32>>,
+    /// After rope [H][P · D], radians per position [D/2], and the output projection of each head [H][hidden · D];
+    /// empty where a test does without.
+    pub queries: Vec<Vec<f32>>,
+    pub turns: Vec<f32>,
+    pub output: Vec<Vec<f32>>,
     /// What has been looked at: rows back from the newest query, and column sums.
     pub asked_rows: Cell<usize>,
     pub asked_received: Cell<bool>,
@@ -52,6 +57,9 @@ impl Layer {
             newest: prompt as u32 - 1,
             held,
             received,
+            queries: Vec::new(),
+            turns: vec![0.0; dim / 2],
+            output: Vec::new(),
             asked_rows: Cell::new(0),
             asked_received: Cell::new(false),
         };
@@ -86,7 +94,13 @@ impl Layer {
             }
             map
         });
-        Self::new(attention.collect(), keys, values, dim, prompt)
+        let attention = attention.collect();
+        Self { queries: queries.to_vec(), ..Self::new(attention, keys, values, dim, prompt) }
+    }
+
+    /// A lane of this layer alone.
+    pub fn alone(&self) -> Lane<'_> {
+        Lane(std::slice::from_ref(self))
     }
 
     /// Feeds the next position.
@@ -113,6 +127,16 @@ impl Layer {
     fn gather<'a>(&self, from: &'a [f32], kv_head: usize) -> Cow<'a, [f32]> {
         let rows = self.held[kv_head].iter().map(|&p| p as usize * self.dim);
         rows.flat_map(|at| &from[at..at + self.dim]).copied().collect()
+    }
+}
+
+/// Several layers; a moment's layer beyond them shows the last one.
+pub struct Lane<'a>(pub &'a [Layer]);
+
+impl LaneView for Lane<'_> {
+    fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool {
+        look(&self.0[layer.min(self.0.len() - 1)]);
+        true
     }
 }
 
@@ -162,6 +186,20 @@ impl LayerView for Layer {
         self.asked_received.set(true);
         &self.received[head]
     }
+    fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
+        self.asked_rows.set(self.asked_rows.get().max((self.newest + 1 - rows.start) as usize));
+        self.queries[head][rows.start as usize * self.dim..rows.end as usize * self.dim].to_vec()
+    }
+    fn turns(&self) -> &[f32] {
+        &self.turns
+    }
+    fn projected(&self, head: usize) -> Vec<f32> {
+        let project = |v: &[f32]| {
+            let rows = self.output[head].chunks(self.dim);
+            rows.map(|w| w.iter().zip(v).map(|(w, v)| w * v).sum::<f32>().abs()).sum()
+        };
+        self.values(head / self.group).chunks(self.dim).map(project).collect()
+    }
 }
 
 /// The toy of the policy notes: one kv head, two query heads, T = 6, D = 4, scale ½.
@@ -188,10 +226,17 @@ pub fn score(spec: &str, layer: &Layer) -> Scores {
     scorer.score(moment(prompt, 0), part.budget().unwrap().of(prompt), layer).unwrap()
 }
 
+/// What the first stage decides about one layer.
+pub fn decide(policy: &Policy, at: Moment, layer: &Layer) -> Option<Decision> {
+    // The layers before it would decide the same; only its own number counts.
+    let at = Moment { layers: at.layers.max(at.layer + 1), ..at };
+    policy.decide(0, at, &layer.alone()).swap_remove(at.layer)
+}
+
 /// Positions that stay after the prompt, by kv head.
 pub fn after_prompt(spec: &str, layer: &Layer) -> Vec<Vec<u32>> {
     let prompt = layer.newest as usize + 1;
-    Policy::parse(spec).unwrap().decide(moment(prompt, 0), layer).unwrap().kept
+    decide(&Policy::parse(spec).unwrap(), moment(prompt, 0), layer).unwrap().kept
 }
 
 pub fn mean<const N: usize>(rows: &[[f32; N]]) -> Vec<f32> {

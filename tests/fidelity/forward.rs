@@ -133,6 +133,23 @@ fn check_prompt(core: &mut Core, frame: &Frame, check: &mut Check<'_>, noise: &N
     check.field("nll", nll[1..].to_vec(), noise.nll, false);
 }
 
+/// The five channels of the largest |x| at every point, for the first and last tokens.
+fn check_top_channels(core: &mut Core, n: usize, golden: &Tensors, at: &str) {
+    let hidden = core.config().hidden;
+    let tokens = golden.ints("resid.top5_tokens");
+    let theirs = golden.ints("resid.top5_idx");
+    for (point, theirs) in theirs.chunks_exact(5 * tokens.len()).enumerate() {
+        let saved = core.backend().residual(point);
+        assert_eq!(saved.len(), n * hidden, "{at}: residual points of all tokens");
+        for (token, theirs) in tokens.iter().zip(theirs.chunks_exact(5)) {
+            let x = &saved[token * hidden..(token + 1) * hidden];
+            let mut channels: Vec<usize> = (0..hidden).collect();
+            channels.sort_by(|a, b| x[*b].abs().total_cmp(&x[*a].abs()).then(a.cmp(b)));
+            assert_eq!(&channels[..5], theirs, "{at}: top channels of token {token} at point {point}");
+        }
+    }
+}
+
 /// Statistics of the lens: top-5 tokens and the distances of their logits, after the embedding and every layer.
 fn check_lens(frame: &Frame, golden: &serde_json::Value, at: &str) {
     let theirs = golden["logit_lens_last"].as_array().unwrap();
@@ -175,12 +192,12 @@ fn f32_equals(name: &str, folder: &str, noise: &Noise) {
             (json(&base.with_extension("forward.json")), Tensors::open(&base.with_extension("forward.safetensors")));
         core.backend().save_all_points(true);
         let frame = core.read_prompt(&ids(&text["token_ids"]), |_, _| Pause::Continue).unwrap().unwrap();
-        core.backend().save_all_points(false);
         let at = format!("{folder} {prompt}");
+        core.backend().save_all_points(false);
         let mut check = Check { at: at.clone(), golden: &tensors, tokens: tensors.ints("tokens"), worst: Vec::new() };
         let logits = core.lanes()[0].logits.clone();
         let (top, values) = (ids(&text["logits_last"]["top50_ids"]), floats(&text["logits_last"]["top50_values"]));
-        let far = worst(top.iter().map(|id| logits[*id as usize]), &values, 1.0);
+        let far = worst(top.iter().map(|id| logits.values[*id as usize]), &values, 1.0);
         check.worst.push(("logits".into(), far / noise.logits));
         assert!(far <= 5.0 * noise.logits, "{at} logits: {far:e}");
         assert_eq!(frame.lanes[0].next, Some(top[0]), "{at} argmax");
@@ -214,7 +231,11 @@ fn residual_vectors_of_the_last_token_equal_hugging_face() {
             let base = dir().join(folder).join(prompt);
             let text = json(&base.with_extension("forward.json"));
             let tensors = Tensors::open(&base.with_extension("forward.safetensors"));
-            core.read_prompt(&ids(&text["token_ids"]), |_, _| Pause::Continue).unwrap();
+            core.backend().save_all_points(true);
+            let prompt_ids = ids(&text["token_ids"]);
+            core.read_prompt(&prompt_ids, |_, _| Pause::Continue).unwrap();
+            core.backend().save_all_points(false);
+            check_top_channels(&mut core, prompt_ids.len(), &tensors, &format!("{folder} {prompt}"));
             let hidden = core.config().hidden;
             let theirs = tensors.f32("resid.last");
             let scale = largest(&theirs);
