@@ -11,12 +11,12 @@ use super::frame::{Finding, Frame};
 use super::lane::{Lane, LaneSpec};
 use super::message::Probes;
 use super::travel::Keyframe;
-use super::view::CacheView;
+use super::view::LaneCaches;
 use crate::backend::{Backend, BackendError, CacheId, Row};
 use crate::model::config::Config;
 use crate::model::decoder::Decoder;
-use crate::policy::Policy;
 use crate::policy::part::Moment;
+use crate::policy::{Decision, Policy};
 use crate::probe::distribution::Logits;
 
 /// A model on a backend, and all lanes of one prompt.
@@ -108,11 +108,6 @@ impl Core {
         !self.lanes.is_empty()
     }
 
-    pub(super) fn shape(&self) -> (usize, usize, usize) {
-        let config = self.config();
-        (config.heads, config.kv_heads, config.head_dim)
-    }
-
     /// What is wrong with a prompt, before anything is computed.
     pub fn check(&self, ids: &[u32]) -> Result<()> {
         let config = self.config();
@@ -190,9 +185,14 @@ impl Core {
         let specs = self.specs.clone();
         for (i, spec) in specs.iter().enumerate() {
             if i > 0 {
-                let kept = self.decisions(&spec.policy, cache, 0)?;
+                let mut kept = vec![None; self.config().layers.len() * self.config().kv_heads];
+                if spec.policy.evicts() {
+                    let decisions = self.decide(&spec.policy, 0, cache, 0)?;
+                    kept = self.kept_slots(decisions);
+                }
                 let kv_heads = self.config().kv_heads;
                 let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
+                self.evict(&spec.policy, 1, own, 0)?;
                 self.lanes.push(Lane::new(spec, own, 0, logits.clone()));
             }
             let lane = &mut self.lanes[i];
@@ -205,13 +205,15 @@ impl Core {
         Ok(())
     }
 
-    /// What `policy` keeps of `cache` now, `[layer · G + kv head]`; `None` = everything.
-    fn decisions(&mut self, policy: &Policy, cache: CacheId, step: u32) -> Result<Vec<Option<Vec<u32>>>> {
-        let (shape, layers, prompt) = (self.shape(), self.config().layers.len(), self.prompt.len());
-        let mut kept = vec![None; layers * shape.1];
-        if !policy.evicts() {
-            return Ok(kept);
-        }
+    /// What stage `stage` of `policy` decides about `cache` now [layer].
+    pub(super) fn decide(
+        &mut self,
+        policy: &Policy,
+        stage: usize,
+        cache: CacheId,
+        step: u32,
+    ) -> Result<Vec<Option<Decision>>> {
+        let (layers, prompt) = (self.config().layers.len(), self.prompt.len());
         let window = policy.window(prompt).min(prompt);
         let available = self.backend.kept_queries().len();
         if step == 0 && available < window {
@@ -222,23 +224,37 @@ impl Core {
             });
         }
         let newest = (prompt as u32 + step).saturating_sub(1);
-        for layer in 0..layers {
-            let attention = *self.decoder.attention(layer);
-            if attention.window.is_some() {
+        let lane = LaneCaches::new(&mut *self.backend, &self.decoder, cache, newest, step == 0);
+        let decisions = policy.decide(stage, Moment { step, prompt, layers, layer: 0 }, &lane);
+        lane.finish()?;
+        Ok(decisions)
+    }
+
+    /// The slots that stay `[layer · G + kv head]`; `None` = all.
+    fn kept_slots(&self, decisions: Vec<Option<Decision>>) -> Vec<Option<Vec<u32>>> {
+        let kv_heads = self.config().kv_heads;
+        let of_layer = |decision: Option<Decision>| match decision {
+            Some(decision) => decision.kept.into_iter().map(Some).collect(),
+            None => vec![None; kv_heads],
+        };
+        decisions.into_iter().flat_map(of_layer).collect()
+    }
+
+    /// Lets the stages of `policy` from `first` on decide about `cache`; whether anything left it.
+    fn evict(&mut self, policy: &Policy, first: usize, cache: CacheId, step: u32) -> Result<bool> {
+        let mut changed = false;
+        for stage in first..policy.stages() {
+            if !policy.schedule(stage).acts(step) {
                 continue;
             }
-            let view = CacheView::new(&mut *self.backend, cache, attention, shape, newest, step == 0);
-            let decision = policy.decide(Moment { step, prompt, layers, layer }, &view);
-            if let Some(error) = view.failure.into_inner() {
-                return Err(error.into());
-            }
-            if let Some(decision) = decision {
-                for (head, keep) in decision.kept.into_iter().enumerate() {
-                    kept[layer * shape.1 + head] = Some(keep);
-                }
+            let decisions = self.decide(policy, stage, cache, step)?;
+            if decisions.iter().any(Option::is_some) {
+                let kept = self.kept_slots(decisions);
+                self.backend.retain(cache, &kept)?;
+                changed = true;
             }
         }
-        Ok(kept)
+        Ok(changed)
     }
 
     /// Starts the pass of the next step.
@@ -308,13 +324,9 @@ impl Core {
     /// Lets lane `i`'s policy decide and the losing entries leave.
     fn compact(&mut self, i: usize) -> Result<()> {
         let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
-        if policy.acts_in_decode() {
-            let kept = self.decisions(&policy, cache, self.step)?;
-            if kept.iter().any(Option::is_some) {
-                self.backend.retain(cache, &kept)?;
-                self.lanes[i].kept = Arc::new(assemble::kept(self, i));
-                return Ok(());
-            }
+        if self.evict(&policy, 0, cache, self.step)? {
+            self.lanes[i].kept = Arc::new(assemble::kept(self, i));
+            return Ok(());
         }
         self.lanes[i].kept = Arc::new(assemble::grown(&self.lanes[i].kept, self.prompt.len() + self.step as usize));
         Ok(())

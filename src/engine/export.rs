@@ -4,9 +4,7 @@ use std::ops::Range;
 
 use super::core::Core;
 use super::error::Result;
-use super::view::CacheView;
 use crate::policy::Decision;
-use crate::policy::part::Moment;
 
 impl Core {
     /// Lane 0's attention rows of one head, from the kept queries [rows, held slots]; 0 where a query does not see a
@@ -31,21 +29,13 @@ impl Core {
         Ok(self.backend.logits())
     }
 
-    /// What lane `lane`'s policy decides about `layer` of the prompt, with its scores; `None` where it keeps all.
-    /// Asked between the prompt and the first step.
-    pub fn prompt_decision(&mut self, lane: usize, layer: usize) -> Result<Option<Decision>> {
-        let (shape, layers, prompt) = (self.shape(), self.config().layers.len(), self.prompt.len());
-        let attention = *self.decoder.attention(layer);
-        let policy = self.lanes[lane].policy.clone();
-        if attention.window.is_some() || !policy.evicts() {
-            return Ok(None);
+    /// What the first stage of lane `lane`'s policy decides about the prompt, with its scores [layer]; `None` where
+    /// it keeps all. Asked between the prompt and the first step.
+    pub fn prompt_decisions(&mut self, lane: usize) -> Result<Vec<Option<Decision>>> {
+        let (policy, cache) = (self.lanes[lane].policy.clone(), self.lanes[0].cache);
+        if !policy.evicts() {
+            return Ok(vec![None; self.config().layers.len()]);
         }
-        let newest = (prompt as u32).saturating_sub(1);
-        let view = CacheView::new(&mut *self.backend, self.lanes[0].cache, attention, shape, newest, true);
-        let decision = policy.decide(Moment { step: 0, prompt, layers, layer }, &view);
-        match view.failure.into_inner() {
-            Some(error) => Err(error.into()),
-            None => Ok(decision),
-        }
+        self.decide(&policy, 0, cache, 0)
     }
 }

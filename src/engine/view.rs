@@ -1,75 +1,93 @@
-//! What a policy sees of one layer of a lane.
+//! What a policy sees of a lane, read through the backend.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
+use crate::backend::cpu::dequantize;
+use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{Attention, Backend, BackendError, CacheId};
-use crate::policy::part::LayerView;
+use crate::model::decoder::Decoder;
+use crate::policy::part::{LaneView, LayerView};
 
-/// One layer of a cache, read through the backend. Queries older than the newest come from the kept ones and are
-/// lane 0's: asked for after the prompt only, when all lanes still share it.
-pub struct CacheView<'a> {
-    pub backend: RefCell<&'a mut dyn Backend>,
-    pub cache: CacheId,
-    pub attention: Attention,
-    pub kv_heads: usize,
-    pub group: usize,
-    pub head_dim: usize,
-    pub newest: u32,
-    /// Held positions of each kv head.
-    pub positions: Vec<Vec<u32>>,
-    /// Column sums of each query head, read when first asked for.
-    pub received: Vec<Vec<f32>>,
+/// All layers of a cache. Queries older than the newest come from the kept ones and are lane 0's: asked for after the
+/// prompt only, when all lanes still share it.
+pub struct LaneCaches<'a> {
+    backend: RefCell<&'a mut dyn Backend>,
+    decoder: &'a Decoder,
+    cache: CacheId,
+    newest: u32,
     /// After the prompt rows come from kept queries; later only the newest row exists.
-    pub after_prompt: bool,
-    /// The first thing that could not be read; the decision made on it is void.
-    pub failure: RefCell<Option<BackendError>>,
+    after_prompt: bool,
+    /// The first thing that could not be read; decisions made on it are void.
+    failure: RefCell<Option<BackendError>>,
 }
 
-impl<'a> CacheView<'a> {
+impl<'a> LaneCaches<'a> {
     pub fn new(
         backend: &'a mut dyn Backend,
+        decoder: &'a Decoder,
         cache: CacheId,
-        attention: Attention,
-        shape: (usize, usize, usize),
         newest: u32,
         after_prompt: bool,
     ) -> Self {
-        let (heads, kv_heads, head_dim) = shape;
-        let layer = attention.layer;
-        let positions = (0..kv_heads).map(|g| backend.positions(cache, layer, g).to_vec()).collect();
-        let received = (0..heads).map(|h| backend.received(cache, layer, h).to_vec()).collect();
-        let group = heads / kv_heads;
-        let backend = RefCell::new(backend);
-        let failure = RefCell::new(None);
-        Self {
-            backend,
-            cache,
-            attention,
-            kv_heads,
-            group,
-            head_dim,
-            newest,
-            positions,
-            received,
-            after_prompt,
-            failure,
-        }
+        Self { backend: RefCell::new(backend), decoder, cache, newest, after_prompt, failure: RefCell::new(None) }
+    }
+
+    /// Says whether all that was asked for could be read.
+    pub fn finish(self) -> Result<(), BackendError> {
+        self.failure.into_inner().map_or(Ok(()), Err)
     }
 }
 
-impl LayerView for CacheView<'_> {
+impl LaneView for LaneCaches<'_> {
+    fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool {
+        let attention = *self.decoder.attention(layer);
+        if attention.window.is_some() {
+            return false;
+        }
+        let config = self.decoder.config();
+        let positions =
+            (0..config.kv_heads).map(|g| self.backend.borrow().positions(self.cache, layer, g).to_vec()).collect();
+        let received = (0..config.heads).map(|_| OnceCell::new()).collect();
+        look(&LayerCaches { lane: self, attention, positions, received, output: OnceCell::new() });
+        true
+    }
+}
+
+/// One layer of a cache.
+struct LayerCaches<'a, 'b> {
+    lane: &'a LaneCaches<'b>,
+    attention: Attention,
+    /// [kv heads][n]
+    positions: Vec<Vec<u32>>,
+    /// Column sums of each query head, read when first asked for.
+    received: Vec<OnceCell<Vec<f32>>>,
+    /// The output projection, decoded when first asked for [hidden, H·D].
+    output: OnceCell<Vec<f32>>,
+}
+
+impl LayerCaches<'_, '_> {
+    /// `empty` where it cannot be read.
+    fn or<T>(&self, read: Result<T, BackendError>, empty: impl FnOnce() -> T) -> T {
+        read.unwrap_or_else(|error| {
+            self.lane.failure.borrow_mut().get_or_insert(error);
+            empty()
+        })
+    }
+}
+
+impl LayerView for LayerCaches<'_, '_> {
     fn kv_heads(&self) -> usize {
-        self.kv_heads
+        self.positions.len()
     }
 
     fn group(&self) -> usize {
-        self.group
+        self.received.len() / self.positions.len()
     }
 
     fn head_dim(&self) -> usize {
-        self.head_dim
+        self.lane.decoder.config().head_dim
     }
 
     fn scale(&self) -> f32 {
@@ -81,36 +99,63 @@ impl LayerView for CacheView<'_> {
     }
 
     fn keys(&self, kv_head: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(self.backend.borrow().keys(self.cache, self.attention.layer, kv_head).into_owned())
+        Cow::Owned(self.lane.backend.borrow().keys(self.lane.cache, self.attention.layer, kv_head).into_owned())
     }
 
     fn values(&self, kv_head: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(self.backend.borrow().values(self.cache, self.attention.layer, kv_head).into_owned())
+        Cow::Owned(self.lane.backend.borrow().values(self.lane.cache, self.attention.layer, kv_head).into_owned())
     }
 
     fn key_norms(&self, kv_head: usize) -> Vec<f32> {
-        let keys = self.keys(kv_head);
-        keys.chunks_exact(self.head_dim).map(|k| crate::backend::cpu::simd::sum_of_squares(k).sqrt()).collect()
+        self.keys(kv_head).chunks_exact(self.head_dim()).map(|k| sum_of_squares(k).sqrt()).collect()
     }
 
     fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
-        let n = self.positions[head / self.group].len();
-        if self.after_prompt {
-            let mut backend = self.backend.borrow_mut();
-            backend.rows(self.cache, &self.attention, head, rows.clone()).unwrap_or_else(|error| {
-                self.failure.borrow_mut().get_or_insert(error);
-                vec![0.0; rows.len() * n]
-            })
+        let n = self.positions[head / self.group()].len();
+        if self.lane.after_prompt {
+            let mut backend = self.lane.backend.borrow_mut();
+            let read = backend.rows(self.lane.cache, &self.attention, head, rows.clone());
+            self.or(read, || vec![0.0; rows.len() * n])
         } else {
-            self.backend.borrow().newest_row(self.cache, self.attention.layer, head).to_vec()
+            self.lane.backend.borrow().newest_row(self.lane.cache, self.attention.layer, head).to_vec()
         }
     }
 
     fn newest(&self) -> u32 {
-        self.newest
+        self.lane.newest
     }
 
     fn received(&self, head: usize) -> &[f32] {
-        &self.received[head]
+        let read = || self.lane.backend.borrow().received(self.lane.cache, self.attention.layer, head).to_vec();
+        self.received[head].get_or_init(read)
+    }
+
+    fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
+        let backend = self.lane.backend.borrow();
+        rows.flat_map(|position| backend.query(self.attention.layer, head, position).0).collect()
+    }
+
+    fn turns(&self) -> &[f32] {
+        self.lane.decoder.turns(self.attention.layer)
+    }
+
+    fn projected(&self, head: usize) -> Vec<f32> {
+        let config = self.lane.decoder.config();
+        let (d, hidden) = (config.head_dim, config.hidden);
+        let read = || self.or(dequantize(self.lane.decoder.output(self.attention.layer)), Vec::new);
+        let output = self.output.get_or_init(read);
+        let values = self.values(head / self.group());
+        let n = values.len() / d;
+        let columns: Vec<f32> =
+            output.chunks_exact(config.heads * d).flat_map(|row| &row[head * d..(head + 1) * d]).copied().collect();
+        let product = || -> candle_core::Result<Vec<f32>> {
+            let cpu = &candle_core::Device::Cpu;
+            let v = candle_core::Tensor::from_slice(&values, (n, d), cpu)?;
+            let w = candle_core::Tensor::from_vec(columns, (hidden, d), cpu)?;
+            v.matmul(&w.t()?)?.abs()?.sum(1)?.to_vec1()
+        };
+        let failed =
+            |why: candle_core::Error| BackendError::Failed { what: "projecting values".into(), why: why.to_string() };
+        self.or(product().map_err(failed), || vec![0.0; n])
     }
 }

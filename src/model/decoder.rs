@@ -12,6 +12,8 @@ struct Layer {
     qkv: Matrix,
     qkv_bias: Option<Vector>,
     o: Matrix,
+    /// The same as stored [d, H·D].
+    output: Tensor,
     o_bias: Option<Vector>,
     post_attn_norm: Option<Vector>,
     mlp_norm: Vector,
@@ -28,6 +30,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     final_norm: Vector,
     head: Matrix,
+    /// Radians per position of each rope [D / 2].
+    turns: Vec<Vec<f32>>,
     /// Residual stream and its normed copy [R, d].
     h: Buf,
     n: Buf,
@@ -65,6 +69,7 @@ impl Decoder {
             layers,
             final_norm,
             head,
+            turns: config.ropes.iter().map(|rope| rope.frequencies(config.head_dim)).collect(),
             h: backend.buffer(config.hidden),
             n: backend.buffer(config.hidden),
             qkv: backend.buffer((h + 2 * g) * d),
@@ -86,6 +91,16 @@ impl Decoder {
     /// How layer `l` attends, for maps computed outside a pass.
     pub fn attention(&self, layer: usize) -> &Attention {
         &self.layers[layer].attention
+    }
+
+    /// Rope of layer `l`: channel pair i of position p is turned by p · turns[i] radians [D / 2].
+    pub fn turns(&self, layer: usize) -> &[f32] {
+        &self.turns[self.layers[layer].attention.rope]
+    }
+
+    /// Output projection of layer `l`, as stored [d, H·D].
+    pub fn output(&self, layer: usize) -> &Tensor {
+        &self.layers[layer].output
     }
 
     /// h = embedding · scale
@@ -190,6 +205,7 @@ fn layer(config: &Config, index: usize, w: &LayerWeights, b: &mut dyn Backend) -
         qkv: b.matrix(&[&w.q, &w.k, &w.v])?,
         qkv_bias: together(b, &[&w.q_bias, &w.k_bias, &w.v_bias])?,
         o: b.matrix(&[&w.o])?,
+        output: w.o.clone(),
         o_bias: together(b, &[&w.o_bias])?,
         post_attn_norm: optional(b, &w.post_attn_norm)?,
         mlp_norm: b.vector(&[&w.mlp_norm], plus)?,

@@ -133,19 +133,23 @@ fn check_prompt(core: &mut Core, frame: &Frame, check: &mut Check<'_>, noise: &N
     check.field("nll", nll[1..].to_vec(), noise.nll, false);
 }
 
-/// The five channels of the largest |x| at every point, for the first and last tokens.
+/// The five channels of the largest |x| at every point, for the first tokens of short prompts and the last ones of all.
 fn check_top_channels(core: &mut Core, n: usize, golden: &Tensors, at: &str) {
     let hidden = core.config().hidden;
     let tokens = golden.ints("resid.top5_tokens");
     let theirs = golden.ints("resid.top5_idx");
     for (point, theirs) in theirs.chunks_exact(5 * tokens.len()).enumerate() {
         let saved = core.backend().residual(point);
-        assert_eq!(saved.len(), n * hidden, "{at}: residual points of all tokens");
-        for (token, theirs) in tokens.iter().zip(theirs.chunks_exact(5)) {
-            let x = &saved[token * hidden..(token + 1) * hidden];
+        // A long prompt is read in chunks: the last one is still there.
+        let first = n - saved.len() / hidden;
+        for (token, theirs) in tokens.iter().zip(theirs.chunks_exact(5)).filter(|(token, _)| **token >= first) {
+            let x = &saved[(token - first) * hidden..(token - first + 1) * hidden];
             let mut channels: Vec<usize> = (0..hidden).collect();
             channels.sort_by(|a, b| x[*b].abs().total_cmp(&x[*a].abs()).then(a.cmp(b)));
-            assert_eq!(&channels[..5], theirs, "{at}: top channels of token {token} at point {point}");
+            // Quantised embeddings hold equal numbers: which of two comes first is the sort's accident.
+            let same = |(a, b): (&usize, &usize)| a == b || x[*a].abs() == x[*b].abs();
+            let (ours, place) = (&channels[..5], format!("token {token} at point {point}"));
+            assert!(ours.iter().zip(theirs).all(same), "{at}: top channels of {place}: {ours:?}, not {theirs:?}");
         }
     }
 }
@@ -234,7 +238,6 @@ fn residual_vectors_of_the_last_token_equal_hugging_face() {
             core.backend().save_all_points(true);
             let prompt_ids = ids(&text["token_ids"]);
             core.read_prompt(&prompt_ids, |_, _| Pause::Continue).unwrap();
-            core.backend().save_all_points(false);
             check_top_channels(&mut core, prompt_ids.len(), &tensors, &format!("{folder} {prompt}"));
             let hidden = core.config().hidden;
             let theirs = tensors.f32("resid.last");
@@ -245,6 +248,7 @@ fn residual_vectors_of_the_last_token_equal_hugging_face() {
                 let far = worst(ours, &theirs[i * hidden..(i + 1) * hidden], scale);
                 assert!(far <= 5.0 * noise.last, "{folder} {prompt} point {point}: {far:e}");
             }
+            core.backend().save_all_points(false);
         }
     }
 }

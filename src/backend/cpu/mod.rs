@@ -29,6 +29,7 @@ use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 
 use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
+pub use linear::dequantize;
 use linear::{Isa, Linear, Quantized, failed};
 use pool::Pool;
 use program::{Exec, Op, ProbeGrids, Program, QUERY_BLOCK, Run, Step};

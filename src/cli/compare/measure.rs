@@ -83,8 +83,8 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
 
 fn raw_scores(session: &mut Session, lane: usize) -> Result<Scores> {
     let mut scores = Scores::default();
-    for layer in 0..session.info.layers {
-        let decided = session.core.prompt_decision(lane, layer)?.map(|decision| decision.scores);
+    for decision in session.core.prompt_decisions(lane)? {
+        let decided = decision.map(|decision| decision.scores);
         let (values, forced) = decided.map_or_else(Default::default, |s| (s.values, s.forced));
         let places = |forced: &Vec<bool>| (0..).zip(forced).filter(|(_, f)| **f).map(|(p, _)| p).collect();
         scores.forced.push(forced.iter().map(places).collect());
