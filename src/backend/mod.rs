@@ -46,7 +46,10 @@ pub struct CacheId(pub(crate) usize);
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub token: u32,
+    /// In the text.
     pub position: u32,
+    /// By which queries and keys are turned: the same, unless the cache has been turned to positions of its own.
+    pub turned: u32,
     pub cache: CacheId,
 }
 
@@ -175,6 +178,15 @@ pub trait Inspect {
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
     /// `None` keeps all.
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
+    /// New keys and values [n, D] of one kv head's slots; `None` leaves them.
+    fn overwrite(
+        &mut self,
+        cache: CacheId,
+        layer: usize,
+        kv_head: usize,
+        keys: Option<&[f32]>,
+        values: Option<&[f32]>,
+    ) -> Result<()>;
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
     fn restore(&mut self, cache: CacheId, saved: &[Saved]);
     /// Original positions held, ascending [n].

@@ -215,6 +215,16 @@ impl HeadCache {
         copy
     }
 
+    /// New keys and values [n, D] of all slots; `None` leaves them.
+    pub fn overwrite(&mut self, keys: Option<&[f32]>, values: Option<&[f32]>) {
+        let (old_keys, old_values) = (self.keys(), self.values());
+        let (keys, values) = (keys.unwrap_or(&old_keys), values.unwrap_or(&old_values));
+        let dim = self.dim;
+        for (slot, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate().take(self.len()) {
+            with_cells!(&mut self.columns, cells => cells.put(slot, dim, key, value));
+        }
+    }
+
     pub fn kind(&self) -> KvType {
         match self.columns {
             Columns::F32(_) => KvType::F32,
@@ -327,6 +337,17 @@ mod tests {
             proptest::prop_assert_eq!(retained.values(), gathered.values());
             proptest::prop_assert_eq!(&retained.received[1][..keep.len()], &gathered.received[1][..keep.len()]);
         }
+    }
+
+    #[test]
+    fn overwriting_changes_what_it_is_given_and_nothing_else() {
+        let mut cache = filled(KvType::F16, 20);
+        let (keys, values) = (cache.keys(), cache.values());
+        let new: Vec<f32> = values.iter().map(|v| v + 1.0).collect();
+        cache.overwrite(None, Some(&new));
+        assert_eq!((cache.keys(), cache.values()), (keys, new.clone()));
+        cache.overwrite(Some(&values), None);
+        assert_eq!((cache.keys(), cache.values()), (values, new));
     }
 
     #[test]

@@ -140,7 +140,10 @@ impl Core {
         let chunks: Vec<&[u32]> = ids.chunks(self.max_rows).collect();
         let mut read = 0;
         for (i, chunk) in chunks.iter().enumerate() {
-            let row = |(r, &token): (usize, &u32)| Row { token, position: (read + r) as u32, cache };
+            let row = |(r, &token): (usize, &u32)| {
+                let position = (read + r) as u32;
+                Row { token, position, turned: position, cache }
+            };
             let rows: Vec<Row> = chunk.iter().enumerate().map(row).collect();
             self.backend.begin(&rows, self.probes, Some(cache))?;
             self.decoder.embed(&mut *self.backend);
@@ -185,15 +188,16 @@ impl Core {
         let specs = self.specs.clone();
         for (i, spec) in specs.iter().enumerate() {
             if i > 0 {
-                let mut kept = vec![None; self.config().layers.len() * self.config().kv_heads];
+                let mut decisions = vec![None; self.config().layers.len()];
                 if spec.policy.evicts() {
-                    let decisions = self.decide(&spec.policy, 0, cache, 0)?;
-                    kept = self.kept_slots(decisions);
+                    decisions = self.decide(&spec.policy, 0, cache, 0)?;
                 }
-                let kv_heads = self.config().kv_heads;
+                let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
                 let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
+                self.rewrite(&decisions, own)?;
                 self.evict(&spec.policy, 1, own, 0)?;
-                self.lanes.push(Lane::new(spec, own, 0, logits.clone()));
+                let shift = self.shift(&spec.policy, own);
+                self.lanes.push(Lane { shift, ..Lane::new(spec, own, 0, logits.clone()) });
             }
             let lane = &mut self.lanes[i];
             lane.logits = logits.clone();
@@ -231,13 +235,35 @@ impl Core {
     }
 
     /// The slots that stay `[layer · G + kv head]`; `None` = all.
-    fn kept_slots(&self, decisions: Vec<Option<Decision>>) -> Vec<Option<Vec<u32>>> {
+    fn kept_slots(&self, decisions: &[Option<Decision>]) -> Vec<Option<Vec<u32>>> {
         let kv_heads = self.config().kv_heads;
-        let of_layer = |decision: Option<Decision>| match decision {
-            Some(decision) => decision.kept.into_iter().map(Some).collect(),
+        let of_layer = |decision: &Option<Decision>| match decision {
+            Some(decision) => decision.kept.iter().cloned().map(Some).collect(),
             None => vec![None; kv_heads],
         };
-        decisions.into_iter().flat_map(of_layer).collect()
+        decisions.iter().flat_map(of_layer).collect()
+    }
+
+    /// Writes what the decisions changed about what stays.
+    fn rewrite(&mut self, decisions: &[Option<Decision>], cache: CacheId) -> Result<()> {
+        for (layer, decision) in decisions.iter().enumerate() {
+            for (head, new) in decision.iter().flat_map(|d| &d.rewritten).enumerate() {
+                self.backend.overwrite(cache, layer, head, new.keys.as_deref(), new.values.as_deref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How far positions lie behind those of the text once the prompt's evictions are done.
+    fn shift(&self, policy: &Policy, cache: CacheId) -> u32 {
+        let config = self.config();
+        // One position serves all layers: where some keep everything, it must stay the text's.
+        if !policy.cache_positions() || config.layers.iter().any(|layer| layer.window.is_some()) {
+            return 0;
+        }
+        let heads = (0..config.layers.len()).flat_map(|l| (0..config.kv_heads).map(move |g| (l, g)));
+        let held = heads.map(|(l, g)| self.backend.positions(cache, l, g).len()).max().unwrap_or(0);
+        (self.prompt.len() - held.min(self.prompt.len())) as u32
     }
 
     /// Lets the stages of `policy` from `first` on decide about `cache`; whether anything left it.
@@ -249,8 +275,9 @@ impl Core {
             }
             let decisions = self.decide(policy, stage, cache, step)?;
             if decisions.iter().any(Option::is_some) {
-                let kept = self.kept_slots(decisions);
+                let kept = self.kept_slots(&decisions);
                 self.backend.retain(cache, &kept)?;
+                self.rewrite(&decisions, cache)?;
                 changed = true;
             }
         }
@@ -267,8 +294,11 @@ impl Core {
             return Err(EngineError::ContextFull { context: self.config().context });
         }
         let started = Instant::now();
-        let rows: Vec<Row> =
-            self.lanes.iter().map(|lane| Row { token: lane.next, position, cache: lane.cache }).collect();
+        let rows: Vec<Row> = {
+            let row =
+                |lane: &Lane| Row { token: lane.next, position, turned: position - lane.shift, cache: lane.cache };
+            self.lanes.iter().map(row).collect()
+        };
         self.backend.begin(&rows, self.probes, Some(self.lanes[0].cache))?;
         self.decoder.embed(&mut *self.backend);
         let fed = rows.iter().map(|r| r.token).collect();
@@ -348,6 +378,7 @@ impl Lane {
             fed: Vec::new(),
             next: 0,
             kept: Arc::default(),
+            shift: 0,
             born,
             logits,
         }

@@ -26,6 +26,8 @@ pub struct Lane {
     /// Fed in the next step.
     pub next: u32,
     pub kept: Arc<Kept>,
+    /// How far the positions that keys are turned by lie behind those in the text.
+    pub shift: u32,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
     /// Of the last pass.

@@ -156,9 +156,10 @@ impl Core {
         let Some(from) = self.lanes.get(lane as usize) else { return Err(EngineError::NoLane { lane, lanes }) };
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
+        let shift = from.shift;
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
-        self.lanes.push(Lane { fed, next, kept, ..Lane::new(&spec, own, self.step, logits) });
+        self.lanes.push(Lane { fed, next, kept, shift, ..Lane::new(&spec, own, self.step, logits) });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

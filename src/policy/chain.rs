@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::amount::Amount;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
-use super::part::{Allocator, Ask, Chooser, LaneView, Moment, Part, Refiner, Schedule, Scorer, Scores};
+use super::part::{
+    Allocator, Ask, Chooser, LaneView, Moment, Part, Refiner, Rewriter, Rewritten, Schedule, Scorer, Scores,
+};
 use super::select::{select, ties};
 use super::spec::Spec;
 
@@ -28,6 +30,7 @@ struct Evictor {
     allocators: Vec<Arc<dyn Allocator>>,
     refiners: Vec<Arc<dyn Refiner>>,
     chooser: Option<Arc<dyn Chooser>>,
+    rewriter: Option<Arc<dyn Rewriter>>,
 }
 
 /// What one layer keeps, and why.
@@ -39,6 +42,8 @@ pub struct Decision {
     pub scores: Scores,
     /// Entries that each kv head may hold [kv heads].
     pub budget: Vec<usize>,
+    /// New contents of what stays [kv heads]; empty where nothing changes.
+    pub rewritten: Vec<Rewritten>,
 }
 
 impl Policy {
@@ -118,6 +123,12 @@ impl Policy {
         self.evictors.get(stage)?.budget(prompt)
     }
 
+    /// What stays after the prompt lies at positions 0, 1, 2, … and decoding goes on there.
+    pub fn cache_positions(&self) -> bool {
+        let first = self.evictors.iter().filter(|e| e.schedule.acts(0));
+        first.filter_map(|e| e.rewriter.as_ref()).any(|rewriter| rewriter.cache_positions())
+    }
+
     /// Queries at the end of a prompt of `prompt` tokens that must stay available until the policy has decided.
     pub fn window(&self, prompt: usize) -> usize {
         let first = self.evictors.iter().filter(|e| e.schedule.acts(0));
@@ -143,9 +154,16 @@ impl Evictor {
     /// `wrappers`: as written, the outermost first.
     fn new(scorer: Arc<dyn Scorer>, amount: Amount, wrappers: Vec<(Part, &'static str, usize)>) -> Result<Self, Wrong> {
         let schedule = scorer.schedule();
-        let mut evictor =
-            Self { scorer, amount, schedule, allocators: Vec::new(), refiners: Vec::new(), chooser: None };
-        let mut names: [Option<&'static str>; 2] = [None; 2];
+        let mut evictor = Self {
+            scorer,
+            amount,
+            schedule,
+            allocators: Vec::new(),
+            refiners: Vec::new(),
+            chooser: None,
+            rewriter: None,
+        };
+        let mut names: [Option<&'static str>; 3] = [None; 3];
         for (part, name, at) in wrappers.into_iter().rev() {
             let mut claim = |role: usize| match names[role].replace(name) {
                 None => Ok(()),
@@ -168,6 +186,10 @@ impl Evictor {
                         return Err((Problem::NotInDecode(name), at, name.len(), help));
                     }
                     evictor.schedule = schedule;
+                }
+                Part::Rewriter(rewriter) => {
+                    claim(2)?;
+                    evictor.rewriter = Some(rewriter);
                 }
                 Part::Full | Part::Scorer(_) => {}
             }
@@ -217,26 +239,27 @@ impl Evictor {
             if let Some(own) = &scores.own {
                 budget.clone_from(own);
             }
+            let mut kept = None;
             if !self.refiners.is_empty() || self.chooser.is_some() {
-                let mut kept = None;
                 lane.layer(layer, &mut |view| {
                     for refiner in &self.refiners {
                         scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
                     }
                     kept = self.chooser.as_ref().map(|chooser| {
-                        let ask =
-                            Ask { at, scorer: &*self.scorer, scores: &scores, budgets: &budget, amount: self.amount };
-                        chooser.choose(ask, view)
+                        let (scorer, scores) = (&*self.scorer, &scores);
+                        chooser.choose(Ask { at, scorer, scores, budgets: &budget, amount: self.amount }, view)
                     });
                 });
-                if let Some(kept) = kept {
-                    decisions[layer] = Some(Decision { kept, scores, budget });
-                    continue;
-                }
             }
-            let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
-            let kept = heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect();
-            decisions[layer] = Some(Decision { kept, scores, budget });
+            let kept = kept.unwrap_or_else(|| {
+                let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
+                heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect()
+            });
+            let mut rewritten = Vec::new();
+            if let Some(rewriter) = &self.rewriter {
+                lane.layer(layer, &mut |view| rewritten = rewriter.rewrite(at, &kept, view));
+            }
+            decisions[layer] = Some(Decision { kept, scores, budget, rewritten });
         }
         Some(decisions)
     }

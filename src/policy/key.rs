@@ -124,6 +124,22 @@ impl<D: Domain> Domain for Auto<D> {
     }
 }
 
+/// Numbers from `.0` to `.1`.
+pub struct Real(pub f64, pub f64);
+
+impl Domain for Real {
+    type Value = f64;
+    fn read(&self, text: &str) -> Option<f64> {
+        text.parse().ok().filter(|x| (self.0..=self.1).contains(x))
+    }
+    fn show(&self, value: f64) -> String {
+        value.to_string()
+    }
+    fn allowed(&self) -> String {
+        format!("number from {} to {}", self.0, self.1)
+    }
+}
+
 /// `N%` of the budget or `N` tokens, none included.
 pub struct OfBudget;
 

@@ -197,6 +197,25 @@ pub struct Ask<'a> {
     pub amount: Amount,
 }
 
+/// New contents of the slots that one kv head keeps.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rewritten {
+    /// After rope [kept, D].
+    pub keys: Option<Vec<f32>>,
+    /// [kept, D]
+    pub values: Option<Vec<f32>>,
+}
+
+/// Changes what stays, once it is known what leaves.
+pub trait Rewriter: Send + Sync {
+    /// `kept` [kv heads][slots of `view`], `view` as it was before anything left.
+    fn rewrite(&self, at: Moment, kept: &[Vec<u32>], view: &dyn LayerView) -> Vec<Rewritten>;
+    /// Keys lie at positions 0, 1, 2, … afterwards and decoding goes on there.
+    fn cache_positions(&self) -> bool {
+        false
+    }
+}
+
 /// What a policy file builds from its part of a spec: one variant per role in a chain. All but a scorer act on the
 /// scorer that follows them.
 #[derive(Clone)]
@@ -208,6 +227,7 @@ pub enum Part {
     Allocator(Arc<dyn Allocator>),
     Refiner(Arc<dyn Refiner>),
     Chooser(Arc<dyn Chooser>),
+    Rewriter(Arc<dyn Rewriter>),
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
 }
@@ -223,6 +243,10 @@ impl Part {
 
     pub fn refiner(refiner: impl Refiner + 'static) -> Self {
         Self::Refiner(Arc::new(refiner))
+    }
+
+    pub fn rewriter(rewriter: impl Rewriter + 'static) -> Self {
+        Self::Rewriter(Arc::new(rewriter))
     }
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {

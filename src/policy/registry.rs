@@ -1,7 +1,7 @@
 //! All policies, one line each.
 
 use super::descriptor::Descriptor;
-use super::{full, h2o, knorm, random, snapkv, streaming, tova, window};
+use super::{full, h2o, knorm, merge, random, rerotate, snapkv, streaming, tova, window};
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control.
 pub static POLICIES: &[&Descriptor] = &[
@@ -13,6 +13,8 @@ pub static POLICIES: &[&Descriptor] = &[
     &snapkv::POLICY,
     &knorm::POLICY,
     &random::POLICY,
+    &merge::POLICY,
+    &rerotate::POLICY,
 ];
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {
@@ -22,6 +24,7 @@ pub fn find(name: &str) -> Option<&'static Descriptor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::descriptor::Family;
     use crate::policy::{Policy, Spec};
 
     #[test]
@@ -40,8 +43,13 @@ mod tests {
     #[test]
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
         for policy in POLICIES {
-            let built = Policy::parse(policy.name).unwrap();
-            assert_eq!(built.evicts(), policy.budget.is_some());
+            let alone = Policy::parse(policy.name);
+            match policy.family {
+                Family::Budget | Family::Wrapper => {
+                    assert!(alone.is_err() && Policy::parse(&format!("{}+snapkv", policy.name)).is_ok());
+                }
+                Family::Reference | Family::Scorer => assert_eq!(alone.unwrap().evicts(), policy.budget.is_some()),
+            }
             for key in policy.keys {
                 let default = key.default();
                 assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());

@@ -277,7 +277,7 @@ impl Backend for CpuBackend {
         let half = self.shape.head_dim / 2;
         self.angles = (self.shape.ropes.iter())
             .map(|frequencies| {
-                let angle = |row: &Row, i: usize| (row.position as f32 * frequencies[i]).sin_cos();
+                let angle = |row: &Row, i: usize| (row.turned as f32 * frequencies[i]).sin_cos();
                 rows.iter().flat_map(|row| (0..half).map(move |i| angle(row, i)).map(|(sin, cos)| (cos, sin))).collect()
             })
             .collect();
@@ -459,7 +459,7 @@ impl Backend for CpuBackend {
     fn load(&mut self, x: Buf, values: &[f32]) -> Result<()> {
         let rows = values.len() / self.buffers[x.0].width().max(1);
         self.begin(&[], Probes { timings: false, ..Probes::default() }, None)?;
-        self.rows = vec![Row { token: 0, position: 0, cache: CacheId(0) }; rows];
+        self.rows = vec![Row { token: 0, position: 0, turned: 0, cache: CacheId(0) }; rows];
         self.buffers.iter_mut().for_each(|grid| grid.resize(rows));
         self.buffers[x.0].as_mut_slice()[..values.len()].copy_from_slice(values);
         Ok(())

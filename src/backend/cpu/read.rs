@@ -123,6 +123,24 @@ impl Inspect for CpuBackend {
             .map_err(|why| failed("evicting", why))
     }
 
+    fn overwrite(
+        &mut self,
+        cache: CacheId,
+        layer: usize,
+        kv_head: usize,
+        keys: Option<&[f32]>,
+        values: Option<&[f32]>,
+    ) -> Result<()> {
+        let at = self.head_index(layer, kv_head);
+        let head = &mut self.caches[cache.0][at];
+        let n = head.len() * head.dim;
+        if [keys, values].into_iter().flatten().any(|new| new.len() != n) {
+            return Err(failed("rewriting a cache", format!("layer {layer}, kv head {kv_head} holds {n} numbers")));
+        }
+        head.overwrite(keys, values);
+        Ok(())
+    }
+
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved> {
         self.caches[cache.0].iter().map(|head| head.save(append_only)).collect()
     }
