@@ -1,9 +1,11 @@
 //! All policies, one line each.
 
+use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
-use super::{full, h2o, knorm, random, snapkv, streaming, tova, window};
+use super::{chunkkv, criticalkv, entropychunkkv, full, h2o, knorm, random, snapkv, streaming, tova, window};
 
-/// In the order in which tables show them: the yardstick, recency, attention, keys, control.
+/// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
+/// acts on those: budgets, wrappers.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
@@ -13,6 +15,12 @@ pub static POLICIES: &[&Descriptor] = &[
     &snapkv::POLICY,
     &knorm::POLICY,
     &random::POLICY,
+    &adakv::POLICY,
+    &pyramid::POLICY,
+    &perlayer::POLICY,
+    &criticalkv::POLICY,
+    &chunkkv::POLICY,
+    &entropychunkkv::POLICY,
 ];
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {
@@ -22,6 +30,9 @@ pub fn find(name: &str) -> Option<&'static Descriptor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::descriptor::Family;
+    use crate::policy::part::Part;
+    use crate::policy::spec::PartSpec;
     use crate::policy::{Policy, Spec};
 
     #[test]
@@ -40,8 +51,11 @@ mod tests {
     #[test]
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
         for policy in POLICIES {
-            let built = Policy::parse(policy.name).unwrap();
-            assert_eq!(built.evicts(), policy.budget.is_some());
+            // a wrapper has nothing to act on alone
+            let wrapper = !matches!((policy.build)(&PartSpec::defaults(policy)), Part::Full | Part::Scorer(_));
+            let whole = format!("{}{}", policy.name, if wrapper { "+knorm@50%" } else { "" });
+            let built = Policy::parse(&whole).unwrap();
+            assert_eq!(built.evicts(), policy.family != Family::Reference);
             for key in policy.keys {
                 let default = key.default();
                 assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());
