@@ -15,14 +15,18 @@ pub mod select;
 pub mod spec;
 pub mod subset;
 
+mod block;
+mod chunk;
 mod chunkkv;
 mod criticalkv;
+mod decoding;
 mod entropychunkkv;
 mod evictor;
 mod full;
 mod h2o;
 mod knorm;
 mod random;
+mod simlayer;
 mod snapkv;
 mod streaming;
 mod tova;

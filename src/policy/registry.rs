@@ -2,7 +2,10 @@
 
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
-use super::{chunkkv, criticalkv, entropychunkkv, full, h2o, knorm, random, snapkv, streaming, tova, window};
+use super::{
+    block, chunk, chunkkv, criticalkv, decoding, entropychunkkv, full, h2o, knorm, random, simlayer, snapkv, streaming,
+    tova, window,
+};
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
 /// acts on those: budgets, wrappers.
@@ -18,9 +21,13 @@ pub static POLICIES: &[&Descriptor] = &[
     &adakv::POLICY,
     &pyramid::POLICY,
     &perlayer::POLICY,
+    &simlayer::POLICY,
     &criticalkv::POLICY,
     &chunkkv::POLICY,
     &entropychunkkv::POLICY,
+    &chunk::POLICY,
+    &block::POLICY,
+    &decoding::POLICY,
 ];
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {
