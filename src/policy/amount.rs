@@ -33,6 +33,14 @@ impl Amount {
         }
     }
 
+    /// whole · share, or the number of tokens, not rounded.
+    pub fn mean(self, whole: usize) -> f64 {
+        match self {
+            Self::Share(Share(steps)) => whole as f64 * steps as f64 / (100 * STEPS) as f64,
+            Self::Tokens(n) => n as f64,
+        }
+    }
+
     pub fn is_zero(self) -> bool {
         matches!(self, Self::Share(Share(0)) | Self::Tokens(0))
     }

@@ -2,15 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use super::amount::Amount;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
-use super::part::{
-    Allocator, Ask, Chooser, LaneView, Moment, Part, Refiner, Rewriter, Rewritten, Schedule, Scorer, Scores,
-};
-use super::select::{select, ties};
+use super::evictor::{Evictor, Wrapper};
+use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores};
+use super::select::ties;
 use super::spec::Spec;
 
 /// What a lane's cache holds. Cheap to clone.
@@ -19,18 +16,6 @@ pub struct Policy {
     spec: Spec,
     /// One after the other: the second sees what the first left.
     evictors: Vec<Evictor>,
-}
-
-/// A scorer, how much it leaves, and what acts on it (the part next to it first).
-#[derive(Clone)]
-struct Evictor {
-    scorer: Arc<dyn Scorer>,
-    amount: Amount,
-    schedule: Schedule,
-    allocators: Vec<Arc<dyn Allocator>>,
-    refiners: Vec<Arc<dyn Refiner>>,
-    chooser: Option<Arc<dyn Chooser>>,
-    rewriter: Option<Arc<dyn Rewriter>>,
 }
 
 /// What one layer keeps, and why.
@@ -56,28 +41,31 @@ impl Policy {
     pub fn new(spec: Spec) -> Result<Self, SpecError> {
         let whole = spec.to_string();
         let mut evictors = Vec::new();
-        let mut wrappers: Vec<(Part, &'static str, usize)> = Vec::new();
+        let mut wrappers: Vec<Wrapper> = Vec::new();
         let (mut at, parts) = (0, spec.parts());
         for part in parts {
             let name = part.policy().name;
             let refuse = |problem, help: String| Err(SpecError::new(&whole, (at, name.len()), problem, help));
-            match ((part.policy().build)(part), part.budget()) {
-                (Part::Full, _) if parts.len() > 1 => {
+            match (part.policy().build)(part) {
+                Part::Full if parts.len() > 1 => {
                     let help = "`full` stands alone: it is the yardstick".into();
                     return refuse(Problem::Alone(name), help);
                 }
-                (Part::Full, _) => {}
-                (Part::Scorer(scorer), Some(amount)) => {
-                    let evictor = Evictor::new(scorer, amount, std::mem::take(&mut wrappers))
+                Part::Full => {}
+                Part::Missing(what) => {
+                    let help = format!("`attnscope policies` lists the keys of `{name}`");
+                    return refuse(Problem::Missing { policy: name, what }, help);
+                }
+                Part::Scorer(scorer) => {
+                    let evictor = Evictor::new(scorer, part.budget(), std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
                     evictors.push(evictor);
                 }
-                (Part::Scorer(_), None) => {}
-                (wrapper, _) => wrappers.push((wrapper, name, at)),
+                wrapper => wrappers.push(Wrapper { part: wrapper, name, at }),
             }
             at += part.to_string().len() + 1;
         }
-        if let Some((_, name, at)) = wrappers.first() {
+        if let Some(Wrapper { name, at, .. }) = wrappers.first() {
             let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
             return Err(SpecError::new(&whole, (*at, name.len()), Problem::NothingBehind(name), help));
         }
@@ -106,162 +94,53 @@ impl Policy {
 
     /// When entries may leave at stage `stage`.
     pub fn schedule(&self, stage: usize) -> Schedule {
-        self.evictors[stage].schedule
+        self.evictors[stage].schedule()
     }
 
     /// Entries may leave after steps, not only after the prompt.
     pub fn acts_in_decode(&self) -> bool {
-        self.evictors.iter().any(|e| e.schedule.acts_in_decode())
+        self.evictors.iter().any(|e| e.schedule().acts_in_decode())
     }
 
     /// Entries that a kv head may hold, on average, after stage `stage` and a prompt of `prompt` tokens; `None` if
-    /// there is no limit.
+    /// there is no limit, or none that is known before.
     ///
     /// A share is of the prompt, at least one entry. 100% is no limit at all: what is generated stays too, so that
     /// such a lane equals `full` bit for bit.
     pub fn budget(&self, stage: usize, prompt: usize) -> Option<usize> {
-        self.evictors.get(stage)?.budget(prompt)
+        self.budget_at(stage, prompt, 0)
+    }
+
+    /// The same after step `step`: a share of all tokens seen (`decoding:of=seen`) grows with them.
+    pub fn budget_at(&self, stage: usize, prompt: usize, step: u32) -> Option<usize> {
+        self.evictors.get(stage)?.budget(Moment { step, prompt, layers: 0, layer: 0 })
+    }
+
+    /// Fails with the reason where a part's own data were made for another model.
+    pub fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
+        self.evictors.iter().try_for_each(|e| e.fits(layers, kv_heads))
     }
 
     /// What stays after the prompt lies at positions 0, 1, 2, … and decoding goes on there.
     pub fn cache_positions(&self) -> bool {
-        let first = self.evictors.iter().filter(|e| e.schedule.acts(0));
-        first.filter_map(|e| e.rewriter.as_ref()).any(|rewriter| rewriter.cache_positions())
+        self.evictors.iter().any(|e| e.schedule().acts(0) && e.cache_positions())
     }
 
     /// Queries at the end of a prompt of `prompt` tokens that must stay available until the policy has decided.
     pub fn window(&self, prompt: usize) -> usize {
-        let first = self.evictors.iter().filter(|e| e.schedule.acts(0));
-        first.map(|e| e.scorer.window(prompt)).max().unwrap_or(0)
+        let first = self.evictors.iter().filter(|e| e.schedule().acts(0));
+        first.map(|e| e.window(prompt)).max().unwrap_or(0)
     }
 
     /// The column sums of the attention must be taken.
     pub fn needs_received(&self) -> bool {
-        self.evictors.iter().any(|e| e.scorer.needs_received())
+        self.evictors.iter().any(|e| e.needs_received())
     }
 
     /// What each layer keeps after stage `stage`; `None` where it keeps all that it holds: not the moment, within
     /// the budget, or a layer left alone. Ask after the prompt and after every step, stage by stage.
     pub fn decide(&self, stage: usize, at: Moment, lane: &dyn LaneView) -> Vec<Option<Decision>> {
         self.evictors[stage].decide(at, lane).unwrap_or_else(|| vec![None; at.layers])
-    }
-}
-
-/// What is wrong, the byte where and its length, and what would be right.
-type Wrong = (Problem, usize, usize, String);
-
-impl Evictor {
-    /// `wrappers`: as written, the outermost first.
-    fn new(scorer: Arc<dyn Scorer>, amount: Amount, wrappers: Vec<(Part, &'static str, usize)>) -> Result<Self, Wrong> {
-        let schedule = scorer.schedule();
-        let mut evictor = Self {
-            scorer,
-            amount,
-            schedule,
-            allocators: Vec::new(),
-            refiners: Vec::new(),
-            chooser: None,
-            rewriter: None,
-        };
-        let mut names: [Option<&'static str>; 3] = [None; 3];
-        for (part, name, at) in wrappers.into_iter().rev() {
-            let mut claim = |role: usize| match names[role].replace(name) {
-                None => Ok(()),
-                Some(second) => {
-                    let help = "keep one of the two, or run them as two lanes to compare them".into();
-                    Err((Problem::BothDecide { first: name, second }, at, name.len(), help))
-                }
-            };
-            match part {
-                Part::Allocator(allocator) => evictor.allocators.push(allocator),
-                Part::Refiner(refiner) => evictor.refiners.push(refiner),
-                Part::Chooser(chooser) => {
-                    claim(0)?;
-                    evictor.chooser = Some(chooser);
-                }
-                Part::Schedule(schedule) => {
-                    claim(1)?;
-                    if schedule.acts_in_decode() && !evictor.scorer.decodes() {
-                        let help = "it needs rows of several queries, which exist after the prompt only".into();
-                        return Err((Problem::NotInDecode(name), at, name.len(), help));
-                    }
-                    evictor.schedule = schedule;
-                }
-                Part::Rewriter(rewriter) => {
-                    claim(2)?;
-                    evictor.rewriter = Some(rewriter);
-                }
-                Part::Full | Part::Scorer(_) => {}
-            }
-        }
-        Ok(evictor)
-    }
-
-    fn budget(&self, prompt: usize) -> Option<usize> {
-        (!self.amount.is_everything()).then(|| self.amount.of(prompt).max(1))
-    }
-
-    fn decide(&self, at: Moment, lane: &dyn LaneView) -> Option<Vec<Option<Decision>>> {
-        if !self.schedule.acts(at.step) {
-            return None;
-        }
-        let budget = self.budget(at.prompt)?;
-        // Where budgets differ, one layer's lack is another's excess.
-        let apart = self.allocators.is_empty();
-        let (mut held, mut allowed) = (0, 0);
-        let mut scores: Vec<Option<Scores>> = vec![None; at.layers];
-        let mut budgets: Vec<Vec<usize>> = vec![Vec::new(); at.layers];
-        for layer in 0..at.layers {
-            lane.layer(layer, &mut |view| {
-                let own: Vec<usize> = (0..view.kv_heads()).map(|head| view.positions(head).len()).collect();
-                held += own.iter().sum::<usize>();
-                allowed += budget * own.len();
-                if apart && own.iter().all(|&n| n <= budget) {
-                    return;
-                }
-                scores[layer] = self.scorer.score(Moment { layer, ..at }, budget, view);
-                if scores[layer].is_some() {
-                    budgets[layer] = vec![budget; own.len()];
-                }
-            });
-        }
-        if !apart && held <= allowed {
-            return None;
-        }
-        for allocator in &self.allocators {
-            allocator.allocate(at, &scores, &mut budgets);
-        }
-        let mut decisions = vec![None; at.layers];
-        for (layer, found) in scores.into_iter().enumerate() {
-            let Some(mut scores) = found else { continue };
-            let at = Moment { layer, ..at };
-            let mut budget = std::mem::take(&mut budgets[layer]);
-            if let Some(own) = &scores.own {
-                budget.clone_from(own);
-            }
-            let mut kept = None;
-            if !self.refiners.is_empty() || self.chooser.is_some() {
-                lane.layer(layer, &mut |view| {
-                    for refiner in &self.refiners {
-                        scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
-                    }
-                    kept = self.chooser.as_ref().map(|chooser| {
-                        let (scorer, scores) = (&*self.scorer, &scores);
-                        chooser.choose(Ask { at, scorer, scores, budgets: &budget, amount: self.amount }, view)
-                    });
-                });
-            }
-            let kept = kept.unwrap_or_else(|| {
-                let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
-                heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect()
-            });
-            let mut rewritten = Vec::new();
-            if let Some(rewriter) = &self.rewriter {
-                lane.layer(layer, &mut |view| rewritten = rewriter.rewrite(at, &kept, view));
-            }
-            decisions[layer] = Some(Decision { kept, scores, budget, rewritten });
-        }
-        Some(decisions)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::amount::Amount;
 use super::key::AnyKey;
-use super::part::Part;
+use super::part::{Part, Schedule};
 use super::spec::PartSpec;
 
 /// One policy as the registry knows it.
@@ -73,7 +73,8 @@ impl Descriptor {
             Part::Full => "never",
             Part::Scorer(scorer) => scorer.schedule().words(),
             Part::Schedule(schedule) => schedule.words(),
-            Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) => "with what it wraps",
+            Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => "with what it wraps",
+            Part::Missing(_) => Schedule::AfterPrefill.words(),
         }
     }
 

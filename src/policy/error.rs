@@ -34,6 +34,8 @@ pub enum Problem {
     Alone(&'static str),
     NothingBehind(&'static str),
     NotInDecode(&'static str),
+    Missing { policy: &'static str, what: String },
+    OwnSize(&'static str),
 }
 
 impl fmt::Display for Problem {
@@ -52,6 +54,8 @@ impl fmt::Display for Problem {
             Self::BothDecide { first, second } => write!(f, "both `{first}` and `{second}` decide what stays"),
             Self::Alone(policy) => write!(f, "`{policy}` cannot be part of a chain"),
             Self::NothingBehind(policy) => write!(f, "`{policy}` has nothing behind it to act on"),
+            Self::Missing { policy, what } => write!(f, "`{policy}` {what}"),
+            Self::OwnSize(policy) => write!(f, "`{policy}` acts on a budget, and what stands behind it has none"),
             Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }

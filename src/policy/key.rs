@@ -5,7 +5,7 @@ use super::part::Schedule;
 
 /// A set of allowed values and their spelling. `read(show(v)) == v` for every allowed v.
 pub trait Domain: Sync {
-    type Value: Copy + Sync;
+    type Value: Clone + Send + Sync;
     fn read(&self, text: &str) -> Option<Self::Value>;
     fn show(&self, value: Self::Value) -> String;
     /// In words, to stand behind "allowed:".
@@ -34,7 +34,7 @@ impl<D: Domain> Key<D> {
 
     /// The value that `text` spells, or the default where there is none.
     pub fn value(&self, text: Option<&str>) -> D::Value {
-        text.and_then(|text| self.domain.read(text)).unwrap_or(self.default)
+        text.and_then(|text| self.domain.read(text)).unwrap_or_else(|| self.default.clone())
     }
 }
 
@@ -57,7 +57,7 @@ impl<D: Domain> AnyKey for Key<D> {
         self.meaning
     }
     fn default(&self) -> String {
-        self.domain.show(self.default)
+        self.domain.show(self.default.clone())
     }
     fn allowed(&self) -> String {
         self.domain.allowed()
@@ -105,6 +105,26 @@ impl Domain for Odd {
     }
 }
 
+/// Numbers from `.0` to `.1`, decimals allowed.
+pub struct Real(pub f64, pub f64);
+
+impl Domain for Real {
+    type Value = f64;
+    fn read(&self, text: &str) -> Option<f64> {
+        // −0 is 0
+        text.parse().ok().filter(|x| (self.0..=self.1).contains(x)).map(|x: f64| x + 0.0)
+    }
+    fn show(&self, value: f64) -> String {
+        match value.abs() {
+            tiny if tiny > 0.0 && tiny < 1e-6 => format!("{value:e}"),
+            _ => value.to_string(),
+        }
+    }
+    fn allowed(&self) -> String {
+        format!("{} to {}", self.0, self.1)
+    }
+}
+
 /// `auto` (chosen from the prompt, as `.1` says) or a value of the inner domain.
 pub struct Auto<D: Domain>(pub D, pub &'static str);
 
@@ -121,22 +141,6 @@ impl<D: Domain> Domain for Auto<D> {
     }
     fn allowed(&self) -> String {
         format!("{}, or auto ({})", self.0.allowed(), self.1)
-    }
-}
-
-/// Numbers from `.0` to `.1`.
-pub struct Real(pub f64, pub f64);
-
-impl Domain for Real {
-    type Value = f64;
-    fn read(&self, text: &str) -> Option<f64> {
-        text.parse().ok().filter(|x| (self.0..=self.1).contains(x))
-    }
-    fn show(&self, value: f64) -> String {
-        value.to_string()
-    }
-    fn allowed(&self) -> String {
-        format!("number from {} to {}", self.0, self.1)
     }
 }
 
@@ -159,7 +163,7 @@ impl Domain for OfBudget {
 /// One of a few words.
 pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
-impl<T: Copy + PartialEq + Sync> Domain for Choice<T> {
+impl<T: Copy + PartialEq + Send + Sync> Domain for Choice<T> {
     type Value = T;
     fn read(&self, text: &str) -> Option<T> {
         self.0.iter().find(|(word, _)| *word == text).map(|&(_, value)| value)
@@ -189,6 +193,7 @@ mod tests {
         assert_eq!(Count(0, u64::MAX).read("18446744073709551616"), None);
         assert_eq!(Odd(1, 9).read("4"), None);
         assert_eq!(Auto(Count(1, 9), "").read("Auto"), None);
+        assert!(["1.1", "-0.1", "nan", "inf", "", "50%"].iter().all(|text| Real(0.0, 1.0).read(text).is_none()));
         assert_eq!(every(Schedule::EveryStep).normal("steps"), None);
     }
 
@@ -198,6 +203,12 @@ mod tests {
         assert_eq!(Key::new("a", "", OfBudget, Amount::percent(50)).normal("12.50%").as_deref(), Some("12.5%"));
         assert_eq!(Key::new("a", "", Auto(Count(1, 9), ""), None).normal("auto").as_deref(), Some("auto"));
         assert_eq!(every(Schedule::AfterPrefill).default(), "prefill");
+        let real = Key::new("a", "", Real(0.0, 1.0), 1e-4);
+        assert_eq!(
+            (real.default(), real.normal("1e-3"), real.normal("-0")),
+            ("0.0001".into(), Some("0.001".into()), Some("0".into()))
+        );
+        assert_eq!(real.normal("1e-9"), Some("1e-9".into()));
     }
 
     #[test]

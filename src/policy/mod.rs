@@ -4,6 +4,7 @@
 //! [`Policy`] (`chain`), which asks its parts (`part`) and turns their scores into kept slots (`select`).
 
 pub mod amount;
+pub mod budget;
 pub mod chain;
 pub mod descriptor;
 pub mod error;
@@ -12,13 +13,22 @@ pub mod part;
 pub mod registry;
 pub mod select;
 pub mod spec;
+pub mod subset;
 
+mod block;
+mod chunk;
+mod chunkkv;
+mod criticalkv;
+mod decoding;
+mod entropychunkkv;
+mod evictor;
 mod full;
 mod h2o;
 mod knorm;
 mod merge;
 mod random;
 mod rerotate;
+mod simlayer;
 mod snapkv;
 mod streaming;
 mod tova;

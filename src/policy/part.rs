@@ -16,8 +16,17 @@ pub enum Schedule {
     AfterPrefill,
     /// After the prompt and after every step, whenever more than the budget is held.
     EveryStep,
-    /// After every so many steps, not after the prompt.
-    Decoding(u32),
+    /// After every so many steps, not after the prompt. A budget in percent is of `of`.
+    Decoding { every: u32, of: Whole },
+}
+
+/// What a budget in percent is a share of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// The prompt: the budget stays as it is while the text grows.
+    Prompt,
+    /// All tokens so far, evicted ones included.
+    Seen,
 }
 
 impl Schedule {
@@ -26,7 +35,7 @@ impl Schedule {
         match self {
             Self::AfterPrefill => step == 0,
             Self::EveryStep => true,
-            Self::Decoding(every) => step > 0 && step.is_multiple_of(every.max(1)),
+            Self::Decoding { every, .. } => step > 0 && step.is_multiple_of(every.max(1)),
         }
     }
 
@@ -38,7 +47,15 @@ impl Schedule {
         match self {
             Self::AfterPrefill => "after the prompt",
             Self::EveryStep => "every step",
-            Self::Decoding(_) => "every few steps",
+            Self::Decoding { .. } => "every few steps",
+        }
+    }
+
+    /// Tokens that a budget in percent is a share of.
+    pub fn whole(self, at: Moment) -> usize {
+        match self {
+            Self::Decoding { of: Whole::Seen, .. } => at.prompt + at.step as usize,
+            _ => at.prompt,
         }
     }
 }
@@ -78,6 +95,10 @@ pub trait LayerView {
     fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32>;
     /// Position of the newest query.
     fn newest(&self) -> u32;
+    /// Tokens that the lane has read so far. Where only a part of the layer is shown, its newest query is older.
+    fn seen(&self) -> u32 {
+        self.newest() + 1
+    }
     /// Column sums of query head `head` over every row since the start [n].
     fn received(&self, head: usize) -> &[f32];
     /// Queries of head `head` at positions `rows` after rope (and after QK-norm) [rows, D]. After the prompt only.
@@ -163,13 +184,35 @@ pub trait Scorer: Send + Sync {
     fn needs_received(&self) -> bool {
         false
     }
+    /// Refuses a model that the scorer's own data (a file of head scores) were not made for; the text says why.
+    fn fits(&self, _layers: usize, _kv_heads: usize) -> Result<(), String> {
+        Ok(())
+    }
 }
 
-/// Divides a budget among layers and heads.
+/// Divides a budget among layers or among the heads of a layer.
 pub trait Allocator: Send + Sync {
-    /// `budgets` [layer][kv head] come as the part behind this one left them (at first all alike) and are changed;
-    /// `scores` [layer]. Both are empty where a layer is left alone. `at.layer` means nothing here.
-    fn allocate(&self, at: Moment, scores: &[Option<Scores>], budgets: &mut [Vec<usize>]);
+    /// Layers come before heads, wherever the part stands in the chain. An evictor has one of each at most.
+    fn level(&self) -> Level;
+    /// `budgets` [layer][kv head] come as the level above left them (at first all alike) and are changed, `scores`
+    /// [layer] where the division itself protects entries. Empty where a layer is left alone.
+    fn allocate(&self, ask: Divide, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]);
+}
+
+/// What an [`Allocator`] divides a budget among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Layers,
+    Heads,
+}
+
+/// What an [`Allocator`] is asked with.
+#[derive(Debug, Clone, Copy)]
+pub struct Divide {
+    /// Its layer means nothing.
+    pub at: Moment,
+    /// Entries per kv head, on average, before rounding down.
+    pub mean: f64,
 }
 
 /// Changes scores once the budgets are known.
@@ -183,6 +226,10 @@ pub trait Chooser: Send + Sync {
     /// Slots that stay, ascending and unique [kv heads][kept]. The scorer may be asked again about a part of the
     /// layer (see [`super::subset::Subset`]).
     fn choose(&self, ask: Ask<'_>, view: &dyn LayerView) -> Vec<Vec<u32>>;
+    /// Queries at the end of a prompt that are needed where the scorer alone needs `scorers`.
+    fn window(&self, _prompt: usize, scorers: usize) -> usize {
+        scorers
+    }
 }
 
 /// What a [`Chooser`] is asked with.
@@ -216,6 +263,18 @@ pub trait Rewriter: Send + Sync {
     }
 }
 
+impl Ask<'_> {
+    /// Of `some` of the `held` entries of a kv head, as many as its budget is of them all, rounded down. Exact where
+    /// the budget is the share as written: ⌊some · N%⌋.
+    pub fn share(&self, kv_head: usize, held: usize, some: usize) -> usize {
+        let budget = self.budgets[kv_head];
+        match self.amount {
+            Amount::Share(_) if budget == self.amount.of(held).max(1) => self.amount.of(some),
+            _ => (some as u128 * budget.min(held) as u128 / held.max(1) as u128) as usize,
+        }
+    }
+}
+
 /// What a policy file builds from its part of a spec: one variant per role in a chain. All but a scorer act on the
 /// scorer that follows them.
 #[derive(Clone)]
@@ -230,6 +289,10 @@ pub enum Part {
     Rewriter(Arc<dyn Rewriter>),
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
+    /// Turns the scorer into another one, before anything else acts on it.
+    Around(Arc<dyn Fn(Arc<dyn Scorer>) -> Arc<dyn Scorer> + Send + Sync>),
+    /// What the part cannot do without and did not get, as the user should read it.
+    Missing(String),
 }
 
 impl Part {
@@ -251,5 +314,9 @@ impl Part {
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {
         Self::Chooser(Arc::new(chooser))
+    }
+
+    pub fn around<S: Scorer + 'static>(wrap: impl Fn(Arc<dyn Scorer>) -> S + Send + Sync + 'static) -> Self {
+        Self::Around(Arc::new(move |scorer| Arc::new(wrap(scorer))))
     }
 }

@@ -1,9 +1,14 @@
 //! All policies, one line each.
 
+use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
-use super::{full, h2o, knorm, merge, random, rerotate, snapkv, streaming, tova, window};
+use super::{
+    block, chunk, chunkkv, criticalkv, decoding, entropychunkkv, full, h2o, knorm, merge, random, rerotate, simlayer, snapkv, streaming,
+    tova, window,
+};
 
-/// In the order in which tables show them: the yardstick, recency, attention, keys, control.
+/// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
+/// acts on those: budgets, wrappers.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
@@ -13,6 +18,16 @@ pub static POLICIES: &[&Descriptor] = &[
     &snapkv::POLICY,
     &knorm::POLICY,
     &random::POLICY,
+    &adakv::POLICY,
+    &pyramid::POLICY,
+    &perlayer::POLICY,
+    &simlayer::POLICY,
+    &criticalkv::POLICY,
+    &chunkkv::POLICY,
+    &entropychunkkv::POLICY,
+    &chunk::POLICY,
+    &block::POLICY,
+    &decoding::POLICY,
     &merge::POLICY,
     &rerotate::POLICY,
 ];
@@ -25,6 +40,8 @@ pub fn find(name: &str) -> Option<&'static Descriptor> {
 mod tests {
     use super::*;
     use crate::policy::descriptor::Family;
+    use crate::policy::part::Part;
+    use crate::policy::spec::PartSpec;
     use crate::policy::{Policy, Spec};
 
     #[test]
@@ -43,13 +60,11 @@ mod tests {
     #[test]
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
         for policy in POLICIES {
-            let alone = Policy::parse(policy.name);
-            match policy.family {
-                Family::Budget | Family::Wrapper => {
-                    assert!(alone.is_err() && Policy::parse(&format!("{}+snapkv", policy.name)).is_ok());
-                }
-                Family::Reference | Family::Scorer => assert_eq!(alone.unwrap().evicts(), policy.budget.is_some()),
-            }
+            // a wrapper has nothing to act on alone
+            let wrapper = !matches!((policy.build)(&PartSpec::defaults(policy)), Part::Full | Part::Scorer(_));
+            let whole = format!("{}{}", policy.name, if wrapper { "+knorm@50%" } else { "" });
+            let built = Policy::parse(&whole).unwrap();
+            assert_eq!(built.evicts(), policy.family != Family::Reference);
             for key in policy.keys {
                 let default = key.default();
                 assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());

@@ -58,6 +58,10 @@ impl Scorer for SnapKv {
         Schedule::AfterPrefill
     }
 
+    fn decodes(&self) -> bool {
+        false
+    }
+
     fn window(&self, prompt: usize) -> usize {
         let auto = match prompt {
             256.. => 64,

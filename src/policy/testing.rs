@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use super::chain::{Decision, Policy};
 use super::part::{LaneView, LayerView, Moment, Part, Scores};
 use super::spec::Spec;
@@ -211,6 +214,18 @@ pub fn toy() -> Layer {
     let q = numbers(queries);
     let reversed = q.chunks(4).flat_map(|q| q.iter().rev()).copied().collect();
     Layer::from_queries(&[q, reversed], vec![numbers(keys)], vec![numbers(values)], 4, 6)
+}
+
+/// Random numbers in [−1, 1) for everything that a layer holds: `heads` = (kv heads, group).
+pub fn random_layer(seed: u64, heads: (usize, usize), dim: usize, prompt: usize) -> Layer {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut numbers = |heads: usize, count: usize| -> Vec<Vec<f32>> {
+        (0..heads).map(|_| (0..count).map(|_| random.random_range(-1.0..1.0)).collect()).collect()
+    };
+    let (q, k, v) =
+        (numbers(heads.0 * heads.1, prompt * dim), numbers(heads.0, prompt * dim), numbers(heads.0, prompt * dim));
+    let output = numbers(heads.0 * heads.1, 2 * dim * dim);
+    Layer { output, ..Layer::from_queries(&q, k, v, dim, prompt) }
 }
 
 pub fn moment(prompt: usize, step: u32) -> Moment {

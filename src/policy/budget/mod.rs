@@ -1,0 +1,57 @@
+//! Allocators: how a budget is divided among layers and heads.
+
+pub mod adakv;
+pub mod perlayer;
+pub mod pyramid;
+
+/// Divides `total` in proportion to `weights`, no share above its `caps` [k] → [k].
+///
+/// What a cap cuts off goes to the others, again in proportion; fractions are settled by the largest remainder, the
+/// first of equals. The sum is `total`, or that of the caps if it is less.
+pub fn apportion(total: usize, weights: &[f64], caps: &[usize]) -> Vec<usize> {
+    let mut shares: Vec<usize> = vec![0; weights.len()];
+    let mut open: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
+    let mut left = total;
+    loop {
+        let sum: f64 = open.iter().map(|&i| weights[i]).sum();
+        let ideal = |i: usize| left as f64 * weights[i] / sum;
+        let (full, rest): (Vec<usize>, Vec<usize>) = open.iter().partition(|&&i| ideal(i) >= caps[i] as f64);
+        if full.is_empty() {
+            let mut order: Vec<(f64, usize)> = rest.iter().map(|&i| (ideal(i).fract(), i)).collect();
+            rest.iter().for_each(|&i| shares[i] = ideal(i) as usize);
+            let given: usize = rest.iter().map(|&i| shares[i]).sum();
+            order.sort_by(|a, b| b.0.total_cmp(&a.0));
+            order.iter().take(left.saturating_sub(given)).for_each(|&(_, i)| shares[i] += 1);
+            return shares;
+        }
+        full.iter().for_each(|&i| shares[i] = caps[i]);
+        left -= full.iter().map(|&i| caps[i]).sum::<usize>();
+        open = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn largest_remainders_and_caps() {
+        assert_eq!(apportion(10, &[1.0, 1.0, 1.0], &[9; 3]), [4, 3, 3]);
+        assert_eq!(apportion(10, &[3.0, 2.0, 1.0], &[9; 3]), [5, 3, 2]);
+        assert_eq!(apportion(10, &[8.0, 1.0, 1.0], &[4, 9, 9]), [4, 3, 3]);
+        assert_eq!(apportion(10, &[8.0, 1.0, 1.0], &[4, 2, 1]), [4, 2, 1]);
+        assert_eq!(apportion(3, &[0.0, 1.0], &[9; 2]), [0, 3]);
+        assert!(apportion(3, &[], &[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost(parts in prop::collection::vec((0.01f64..100.0, 0usize..50), 1..20), total in 0usize..500) {
+            let (weights, caps): (Vec<f64>, Vec<usize>) = parts.into_iter().unzip();
+            let shares = apportion(total, &weights, &caps);
+            prop_assert_eq!(shares.iter().sum::<usize>(), total.min(caps.iter().sum()));
+            prop_assert!(shares.iter().zip(&caps).all(|(share, cap)| share <= cap));
+        }
+    }
+}

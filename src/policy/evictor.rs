@@ -1,0 +1,191 @@
+//! One scorer and all that acts on it: from what a lane holds to what each layer keeps.
+
+use std::sync::Arc;
+
+use super::amount::Amount;
+use super::chain::Decision;
+use super::error::Problem;
+use super::part::{
+    Allocator, Ask, Chooser, Divide, LaneView, Moment, Part, Refiner, Rewriter, Schedule, Scorer, Scores,
+};
+use super::select::select;
+
+#[derive(Clone)]
+pub(super) struct Evictor {
+    scorer: Arc<dyn Scorer>,
+    /// `None`: the scorer itself says how much stays.
+    amount: Option<Amount>,
+    schedule: Schedule,
+    /// Layers before heads.
+    allocators: Vec<Arc<dyn Allocator>>,
+    refiner: Option<Arc<dyn Refiner>>,
+    chooser: Option<Arc<dyn Chooser>>,
+    rewriter: Option<Arc<dyn Rewriter>>,
+}
+
+/// A part that acts on the scorer behind it, its name, and the byte of the spec where it stands.
+pub(super) struct Wrapper {
+    pub part: Part,
+    pub name: &'static str,
+    pub at: usize,
+}
+
+/// What is wrong, the byte where and its length, and what would be right.
+type Wrong = (Problem, usize, usize, String);
+
+impl Evictor {
+    /// `wrappers`: as written, the outermost first.
+    pub fn new(scorer: Arc<dyn Scorer>, amount: Option<Amount>, wrappers: Vec<Wrapper>) -> Result<Self, Wrong> {
+        let schedule = scorer.schedule();
+        let mut evictor = Self {
+            scorer,
+            amount,
+            schedule,
+            allocators: Vec::new(),
+            refiner: None,
+            chooser: None,
+            rewriter: None,
+        };
+        // what was claimed: layers, heads, refining, choosing, the schedule, rewriting
+        let mut claims: [Option<&'static str>; 6] = [None; 6];
+        for Wrapper { part, name, at } in wrappers.into_iter().rev() {
+            let mut claim = |role: usize| match claims[role].replace(name) {
+                None => Ok(()),
+                Some(second) => {
+                    let help = "keep one of the two, or run them as two lanes to compare them".into();
+                    Err((Problem::BothDecide { first: name, second }, at, name.len(), help))
+                }
+            };
+            if amount.is_none() && !matches!(part, Part::Around(_) | Part::Rewriter(_)) {
+                let help = "what stands behind it says itself how much stays; leave this part away".into();
+                return Err((Problem::OwnSize(name), at, name.len(), help));
+            }
+            match part {
+                Part::Allocator(allocator) => {
+                    claim(allocator.level() as usize)?;
+                    evictor.allocators.push(allocator);
+                }
+                Part::Refiner(refiner) => {
+                    claim(2)?;
+                    evictor.refiner = Some(refiner);
+                }
+                Part::Chooser(chooser) => {
+                    claim(3)?;
+                    evictor.chooser = Some(chooser);
+                }
+                Part::Schedule(schedule) => {
+                    claim(4)?;
+                    if schedule.acts_in_decode() && !evictor.scorer.decodes() {
+                        let help = "it needs rows of several queries, which exist after the prompt only".into();
+                        return Err((Problem::NotInDecode(name), at, name.len(), help));
+                    }
+                    evictor.schedule = schedule;
+                }
+                Part::Rewriter(rewriter) => {
+                    claim(5)?;
+                    evictor.rewriter = Some(rewriter);
+                }
+                Part::Around(around) => evictor.scorer = around(evictor.scorer),
+                Part::Full | Part::Scorer(_) | Part::Missing(_) => {}
+            }
+        }
+        evictor.allocators.sort_by_key(|allocator| allocator.level());
+        Ok(evictor)
+    }
+
+    pub fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
+    pub fn window(&self, prompt: usize) -> usize {
+        let scorers = self.scorer.window(prompt);
+        self.chooser.as_ref().map_or(scorers, |chooser| chooser.window(prompt, scorers))
+    }
+
+    pub fn cache_positions(&self) -> bool {
+        self.rewriter.as_ref().is_some_and(|rewriter| rewriter.cache_positions())
+    }
+
+    pub fn needs_received(&self) -> bool {
+        self.scorer.needs_received()
+    }
+
+    pub fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
+        self.scorer.fits(layers, kv_heads)
+    }
+
+    /// Entries per kv head, on average; `None`: no limit.
+    pub fn budget(&self, at: Moment) -> Option<usize> {
+        let amount = self.amount.filter(|amount| !amount.is_everything())?;
+        Some(amount.of(self.schedule.whole(at)).max(1))
+    }
+
+    /// `None`: not the moment, or all is within the budget.
+    pub fn decide(&self, at: Moment, lane: &dyn LaneView) -> Option<Vec<Option<Decision>>> {
+        let budget = self.budget(at);
+        if !self.schedule.acts(at.step) || (budget.is_none() && self.amount.is_some()) {
+            return None;
+        }
+        // Where budgets differ, one layer's lack is another's excess.
+        let apart = self.allocators.is_empty();
+        let (mut held, mut allowed) = (0usize, 0usize);
+        let mut scores: Vec<Option<Scores>> = vec![None; at.layers];
+        let mut budgets: Vec<Vec<usize>> = vec![Vec::new(); at.layers];
+        for layer in 0..at.layers {
+            lane.layer(layer, &mut |view| {
+                let own: Vec<usize> = (0..view.kv_heads()).map(|head| view.positions(head).len()).collect();
+                let most = own.iter().copied().max().unwrap_or(0);
+                held += own.iter().sum::<usize>();
+                allowed = allowed.saturating_add(budget.unwrap_or(most).saturating_mul(own.len()));
+                if apart && budget.is_some_and(|budget| most <= budget) {
+                    return;
+                }
+                let budget = budget.unwrap_or(most);
+                scores[layer] = self.scorer.score(Moment { layer, ..at }, budget, view);
+                if let Some(scores) = &scores[layer] {
+                    budgets[layer] = scores.own.clone().unwrap_or_else(|| vec![budget; own.len()]);
+                }
+            });
+        }
+        if !apart && held <= allowed {
+            return None;
+        }
+        let mean = self.amount.map_or(0.0, |amount| amount.mean(self.schedule.whole(at)).max(1.0));
+        for allocator in &self.allocators {
+            allocator.allocate(Divide { at, mean }, &mut scores, &mut budgets);
+        }
+        let layers = scores.into_iter().zip(budgets).enumerate();
+        let one = |(layer, (scores, budget)): (usize, (Option<Scores>, Vec<usize>))| {
+            self.keep(Moment { layer, ..at }, scores?, budget, lane)
+        };
+        Some(layers.map(one).collect())
+    }
+
+    /// What one layer keeps of the entries that were scored; `None`: all of them.
+    fn keep(&self, at: Moment, mut scores: Scores, budget: Vec<usize>, lane: &dyn LaneView) -> Option<Decision> {
+        let mut chosen = None;
+        if self.refiner.is_some() || self.chooser.is_some() {
+            lane.layer(at.layer, &mut |view| {
+                if let Some(refiner) = &self.refiner {
+                    scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
+                }
+                let Some((chooser, amount)) = self.chooser.as_ref().zip(self.amount) else { return };
+                let ask = Ask { at, scorer: &*self.scorer, scores: &scores, budgets: &budget, amount };
+                chosen = Some(chooser.choose(ask, view));
+            });
+        }
+        let kept = chosen.unwrap_or_else(|| {
+            let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
+            heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect()
+        });
+        let all = kept.iter().zip(&scores.values).all(|(kept, values)| kept.len() == values.len());
+        if all {
+            return None;
+        }
+        let mut rewritten = Vec::new();
+        if let Some(rewriter) = &self.rewriter {
+            lane.layer(at.layer, &mut |view| rewritten = rewriter.rewrite(at, &kept, view));
+        }
+        Some(Decision { kept, scores, budget, rewritten })
+    }
+}
