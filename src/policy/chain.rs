@@ -141,11 +141,7 @@ type Wrong = (Problem, usize, usize, String);
 
 impl Evictor {
     /// `wrappers`: as written, the outermost first.
-    fn new(
-        scorer: Arc<dyn Scorer>,
-        amount: Amount,
-        wrappers: Vec<(Part, &'static str, usize)>,
-    ) -> Result<Self, Wrong> {
+    fn new(scorer: Arc<dyn Scorer>, amount: Amount, wrappers: Vec<(Part, &'static str, usize)>) -> Result<Self, Wrong> {
         let schedule = scorer.schedule();
         let mut evictor =
             Self { scorer, amount, schedule, allocators: Vec::new(), refiners: Vec::new(), chooser: None };
@@ -228,13 +224,8 @@ impl Evictor {
                         scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
                     }
                     kept = self.chooser.as_ref().map(|chooser| {
-                        let ask = Ask {
-                            at,
-                            scorer: &*self.scorer,
-                            scores: &scores,
-                            budgets: &budget,
-                            amount: self.amount,
-                        };
+                        let ask =
+                            Ask { at, scorer: &*self.scorer, scores: &scores, budgets: &budget, amount: self.amount };
                         chooser.choose(ask, view)
                     });
                 });

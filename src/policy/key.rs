@@ -140,6 +140,25 @@ impl Domain for OfBudget {
     }
 }
 
+/// Numbers from `.0` to `.1`.
+pub struct Real(pub f64, pub f64);
+
+impl Domain for Real {
+    type Value = f64;
+    fn read(&self, text: &str) -> Option<f64> {
+        text.parse().ok().filter(|x| (self.0..=self.1).contains(x))
+    }
+    fn show(&self, value: f64) -> String {
+        value.to_string()
+    }
+    fn allowed(&self) -> String {
+        format!("number from {} to {}", self.0, self.1)
+    }
+}
+
+/// `on` or `off`.
+pub const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
+
 /// One of a few words.
 pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
@@ -173,6 +192,7 @@ mod tests {
         assert_eq!(Count(0, u64::MAX).read("18446744073709551616"), None);
         assert_eq!(Odd(1, 9).read("4"), None);
         assert_eq!(Auto(Count(1, 9), "").read("Auto"), None);
+        assert!(["NaN", "-1", "1.5", "inf", ""].iter().all(|x| Real(0.0, 1.0).read(x).is_none()));
         assert_eq!(every(Schedule::EveryStep).normal("steps"), None);
     }
 
@@ -182,6 +202,8 @@ mod tests {
         assert_eq!(Key::new("a", "", OfBudget, Amount::percent(50)).normal("12.50%").as_deref(), Some("12.5%"));
         assert_eq!(Key::new("a", "", Auto(Count(1, 9), ""), None).normal("auto").as_deref(), Some("auto"));
         assert_eq!(every(Schedule::AfterPrefill).default(), "prefill");
+        assert_eq!(Key::new("a", "", Real(0.0, 1.0), 0.5).normal("1e-3").as_deref(), Some("0.001"));
+        assert_eq!(Key::new("a", "", SWITCH, true).default(), "on");
     }
 
     #[test]

@@ -13,13 +13,25 @@ pub mod registry;
 pub mod select;
 pub mod spec;
 
+mod quadratic;
+mod rope;
+
+mod cur;
+mod dropkv;
+mod expected;
+mod finch;
 mod full;
 mod h2o;
+mod keydiff;
 mod knorm;
+mod lagkv;
+mod leverage;
+mod observed;
 mod random;
 mod snapkv;
 mod streaming;
 mod tova;
+mod vatp;
 mod window;
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! All policies, one line each.
 
 use super::descriptor::Descriptor;
-use super::{full, h2o, knorm, random, snapkv, streaming, tova, window};
+use super::{
+    cur, dropkv, expected, finch, full, h2o, keydiff, knorm, lagkv, leverage, observed, random, snapkv, streaming,
+    tova, vatp, window,
+};
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control.
 pub static POLICIES: &[&Descriptor] = &[
@@ -9,9 +12,18 @@ pub static POLICIES: &[&Descriptor] = &[
     &window::POLICY,
     &streaming::POLICY,
     &h2o::POLICY,
+    &observed::POLICY,
+    &vatp::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
+    &finch::POLICY,
+    &dropkv::POLICY,
+    &expected::POLICY,
     &knorm::POLICY,
+    &keydiff::POLICY,
+    &lagkv::POLICY,
+    &cur::POLICY,
+    &leverage::POLICY,
     &random::POLICY,
 ];
 
