@@ -73,7 +73,9 @@ impl Descriptor {
             Part::Full => "never",
             Part::Scorer(scorer) => scorer.schedule().words(),
             Part::Schedule(schedule) => schedule.words(),
-            Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => "with what it wraps",
+            Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
+                "with what it wraps"
+            }
             Part::Missing(_) => Schedule::AfterPrefill.words(),
         }
     }

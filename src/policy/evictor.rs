@@ -37,15 +37,8 @@ impl Evictor {
     /// `wrappers`: as written, the outermost first.
     pub fn new(scorer: Arc<dyn Scorer>, amount: Option<Amount>, wrappers: Vec<Wrapper>) -> Result<Self, Wrong> {
         let schedule = scorer.schedule();
-        let mut evictor = Self {
-            scorer,
-            amount,
-            schedule,
-            allocators: Vec::new(),
-            refiner: None,
-            chooser: None,
-            rewriter: None,
-        };
+        let mut evictor =
+            Self { scorer, amount, schedule, allocators: Vec::new(), refiner: None, chooser: None, rewriter: None };
         // what was claimed: layers, heads, refining, choosing, the schedule, rewriting
         let mut claims: [Option<&'static str>; 6] = [None; 6];
         for Wrapper { part, name, at } in wrappers.into_iter().rev() {

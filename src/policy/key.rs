@@ -160,6 +160,9 @@ impl Domain for OfBudget {
     }
 }
 
+/// `on` or `off`.
+pub const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
+
 /// One of a few words.
 pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
@@ -209,6 +212,7 @@ mod tests {
             ("0.0001".into(), Some("0.001".into()), Some("0".into()))
         );
         assert_eq!(real.normal("1e-9"), Some("1e-9".into()));
+        assert_eq!(Key::new("a", "", SWITCH, true).default(), "on");
     }
 
     #[test]

@@ -22,16 +22,28 @@ mod criticalkv;
 mod decoding;
 mod entropychunkkv;
 mod evictor;
+mod quadratic;
+mod rope;
+
+mod cur;
+mod dropkv;
+mod expected;
+mod finch;
 mod full;
 mod h2o;
+mod keydiff;
 mod knorm;
+mod lagkv;
+mod leverage;
 mod merge;
+mod observed;
 mod random;
 mod rerotate;
 mod simlayer;
 mod snapkv;
 mod streaming;
 mod tova;
+mod vatp;
 mod window;
 
 #[cfg(test)]

@@ -53,16 +53,19 @@ impl Scorer for Random {
     }
 }
 
+/// What the state of SplitMix64 grows by between two outputs.
+pub(super) const INCREMENT: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// SplitMix64: one step of the generator as a hash (Steele et al. 2014).
-fn mix(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+pub(super) fn mix(state: u64) -> u64 {
+    let z = state.wrapping_add(INCREMENT);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
 
 /// The upper 24 bits as a number in [0, 1): all that an f32 holds exactly.
-fn uniform(bits: u64) -> f32 {
+pub(super) fn uniform(bits: u64) -> f32 {
     (bits >> 40) as f32 / (1u32 << 24) as f32
 }
 
@@ -75,7 +78,7 @@ mod tests {
     fn splitmix_gives_its_published_sequence() {
         // first outputs for seed 0: state advances by the increment itself
         assert_eq!(mix(0), 0xE220_A839_7B1D_CDAF);
-        assert_eq!(mix(0x9E37_79B9_7F4A_7C15), 0x6E78_9E6A_A1B9_65F4);
+        assert_eq!(mix(INCREMENT), 0x6E78_9E6A_A1B9_65F4);
     }
 
     #[test]

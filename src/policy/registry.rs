@@ -3,8 +3,8 @@
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
-    block, chunk, chunkkv, criticalkv, decoding, entropychunkkv, full, h2o, knorm, merge, random, rerotate, simlayer, snapkv, streaming,
-    tova, window,
+    block, chunk, chunkkv, criticalkv, cur, decoding, dropkv, entropychunkkv, expected, finch, full, h2o, keydiff,
+    knorm, lagkv, leverage, merge, observed, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -14,9 +14,18 @@ pub static POLICIES: &[&Descriptor] = &[
     &window::POLICY,
     &streaming::POLICY,
     &h2o::POLICY,
+    &observed::POLICY,
+    &vatp::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
+    &finch::POLICY,
+    &dropkv::POLICY,
+    &expected::POLICY,
     &knorm::POLICY,
+    &keydiff::POLICY,
+    &lagkv::POLICY,
+    &cur::POLICY,
+    &leverage::POLICY,
     &random::POLICY,
     &adakv::POLICY,
     &pyramid::POLICY,

@@ -15,12 +15,8 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, Key, Odd};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
 
-static WINDOW: Key<Auto<Count>> = Key::new(
-    "window",
-    "last prompt queries that vote; their own entries stay",
-    Auto(Count(1, 1_000_000), "64; 16, 8, 4 for prompts under 256, 100, 24 tokens"),
-    None,
-);
+static WINDOW: Key<Auto<Count>> =
+    Key::new("window", "last prompt queries that vote; their own entries stay", Auto(Count(1, 1_000_000), AUTO), None);
 static KERNEL: Key<Odd> = Key::new("kernel", "width of the pooling along the prompt", Odd(1, 255), 5);
 static POOL: Key<Choice<Pool>> =
     Key::new("pool", "how votes are pooled", Choice(&[("avg", Pool::Average), ("max", Pool::Maximum)]), Pool::Average);
@@ -63,13 +59,7 @@ impl Scorer for SnapKv {
     }
 
     fn window(&self, prompt: usize) -> usize {
-        let auto = match prompt {
-            256.. => 64,
-            100.. => 16,
-            24.. => 8,
-            _ => 4,
-        };
-        self.window.unwrap_or(auto).min(prompt.saturating_sub(1)).max(1)
+        voters(self.window, prompt)
     }
 
     fn score(&self, at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
@@ -91,6 +81,20 @@ impl Scorer for SnapKv {
         Some(Scores::free(votes).keep_newest(w))
     }
 }
+
+/// Queries at the end of a prompt of `prompt` tokens that vote: as many as given, or as suits it.
+pub(super) fn voters(given: Option<usize>, prompt: usize) -> usize {
+    let auto = match prompt {
+        256.. => 64,
+        100.. => 16,
+        24.. => 8,
+        _ => 4,
+    };
+    given.unwrap_or(auto).min(prompt.saturating_sub(1)).max(1)
+}
+
+/// What `window=auto` means.
+pub(super) const AUTO: &str = "64; 16, 8, 4 for prompts under 256, 100, 24 tokens";
 
 impl Pool {
     /// Centred windows of odd width `kernel`, stride 1 [n] → [n].

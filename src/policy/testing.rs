@@ -269,3 +269,23 @@ fn the_toy_attends_as_written() {
     close(&toy().rows(0, 5..6), &[0.108468, 0.139275, 0.178833, 0.108468, 0.294846, 0.170111]);
     close(&toy().rows(1, 5..6), &[0.256997, 0.155876, 0.094544, 0.256997, 0.094544, 0.141043]);
 }
+
+/// Two kv heads, two query heads each, D = 4, `prompt` positions; numbers in [−1, 1) from a formula, and rope.
+pub fn drawn(prompt: usize) -> Layer {
+    let numbers = |seed: usize| {
+        let number = |i: usize| ((i * 37 + seed * 101 + i * i * 13) % 64) as f32 / 32.0 - 1.0;
+        (0..prompt * 4).map(number).collect::<Vec<f32>>()
+    };
+    let queries: Vec<_> = (1..5).map(numbers).collect();
+    let layer = Layer::from_queries(&queries, vec![numbers(5), numbers(6)], vec![numbers(7), numbers(8)], 4, prompt);
+    Layer { turns: vec![1.0, 0.25], ..layer }
+}
+
+/// Row `at` of the pairs of `x` [P · 4], turned by `position` times `turns` (negative: back).
+pub fn turned(x: &[f32], at: usize, turns: &[f32], position: f64) -> [f64; 4] {
+    std::array::from_fn(|i| {
+        let (sin, cos) = (position * turns[i % 2] as f64).sin_cos();
+        let [a, b] = [i % 2, i % 2 + 2].map(|i| x[at * 4 + i] as f64);
+        if i < 2 { a * cos - b * sin } else { b * cos + a * sin }
+    })
+}

@@ -1,0 +1,110 @@
+//! DropKV: the exact change of the output if one entry goes (proposed for NVIDIA kvpress, issues 284 and 285).
+//!
+//! Score of entry t, per query head: Σ over the last w queries i of (p/(1 − p))² · ‖v_t − o_i‖₂², p = A[i, t],
+//! o_i = Σ_t A[i, t]·v_t: removing t alone moves o_i by p/(1 − p)·(o_i − v_t). 1 − p is at least 1e-6. Mean over
+//! the query heads of a kv head. Nothing is protected. Scores are comparable across heads; they do not add up when
+//! several entries go. Once, after the prompt. Window as for SnapKV, our choice.
+
+use super::amount::Amount;
+use super::descriptor::{Descriptor, Family};
+use super::key::{Auto, Count, Key};
+use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::snapkv::{AUTO, voters};
+
+static WINDOW: Key<Auto<Count>> =
+    Key::new("window", "last prompt queries whose output is compared", Auto(Count(1, 1_000_000), AUTO), None);
+
+pub static POLICY: Descriptor = Descriptor {
+    name: "dropkv",
+    family: Family::Scorer,
+    idea: "keep entries without which the last queries' output would change most",
+    paper: None,
+    budget: Some(Amount::percent(50)),
+    keys: &[&WINDOW],
+    build: |spec| Part::scorer(DropKv { window: spec.get(&WINDOW).map(|w| w as usize) }),
+};
+
+struct DropKv {
+    window: Option<usize>,
+}
+
+impl Scorer for DropKv {
+    fn schedule(&self) -> Schedule {
+        Schedule::AfterPrefill
+    }
+
+    fn decodes(&self) -> bool {
+        false
+    }
+
+    fn window(&self, prompt: usize) -> usize {
+        voters(self.window, prompt)
+    }
+
+    fn score(&self, at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
+        let (dim, end) = (view.head_dim(), view.newest() + 1);
+        let from = end.saturating_sub(self.window(at.prompt) as u32);
+        let change = group_mean(view, |head| {
+            let values = view.values(head / view.group());
+            let values = || values.chunks_exact(dim);
+            let mut scores = vec![0.0; values().len()];
+            for row in view.rows(head, from..end).chunks_exact(scores.len().max(1)) {
+                let mut output = vec![0.0; dim];
+                for (p, v) in row.iter().zip(values()).filter(|(p, _)| **p > 0.0) {
+                    output.iter_mut().zip(v).for_each(|(o, v)| *o += p * v);
+                }
+                for ((score, &p), v) in scores.iter_mut().zip(row).zip(values()).filter(|((_, p), _)| **p > 0.0) {
+                    *score += (p / (1.0 - p).max(1e-6)).powi(2) * distance(v, &output);
+                }
+            }
+            scores
+        });
+        Some(Scores::free(change))
+    }
+}
+
+/// ‖a − b‖₂² in eight strands, which the compiler turns into vectors.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let mut strands = [0.0; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        strands.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s += (a - b) * (a - b));
+    }
+    strands.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::testing::{after_prompt, close, score, toy};
+
+    #[test]
+    fn the_last_row_of_the_toy() {
+        // head 0 alone
+        let mut layer = toy();
+        layer.group = 1;
+        let expected = [0.051689, 0.026846, 0.288592, 0.045796, 0.529704, 0.037928];
+        close(&score("dropkv@3:window=1", &layer).values[0], &expected);
+        assert_eq!(after_prompt("dropkv@2:window=1", &layer), [[2, 4]]);
+    }
+
+    #[test]
+    fn a_score_is_the_squared_change_of_the_output() {
+        let layer = toy();
+        let output = |row: &[f32]| -> Vec<f32> {
+            let mass: f32 = row.iter().sum();
+            (0..4)
+                .map(|c| row.iter().enumerate().map(|(t, a)| a * layer.values[0][t * 4 + c]).sum::<f32>() / mass)
+                .collect()
+        };
+        let change = |head: usize, t: usize| -> f32 {
+            let rows = layer.attention[head].chunks(6).skip(3);
+            let without = |row: &[f32]| {
+                let mut left = row.to_vec();
+                left[t] = 0.0;
+                output(row).iter().zip(output(&left)).map(|(a, b)| (a - b).powi(2)).sum::<f32>()
+            };
+            rows.map(without).sum()
+        };
+        let expected: Vec<f32> = (0..6).map(|t| (change(0, t) + change(1, t)) / 2.0).collect();
+        close(&score("dropkv@3:window=3", &layer).values[0], &expected);
+    }
+}
