@@ -20,11 +20,14 @@ mod chunk;
 mod chunkkv;
 mod criticalkv;
 mod decoding;
+mod duo;
 mod entropychunkkv;
 mod evictor;
+mod fair;
 mod full;
 mod h2o;
 mod knorm;
+mod protect;
 mod random;
 mod simlayer;
 mod snapkv;
@@ -32,6 +35,8 @@ mod streaming;
 mod tova;
 mod window;
 
+#[cfg(test)]
+mod chain_property_tests;
 #[cfg(test)]
 mod kvpress_tests;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
-    block, chunk, chunkkv, criticalkv, decoding, entropychunkkv, full, h2o, knorm, random, simlayer, snapkv, streaming,
-    tova, window,
+    block, chunk, chunkkv, criticalkv, decoding, duo, entropychunkkv, fair, full, h2o, knorm, protect, random,
+    simlayer, snapkv, streaming, tova, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -22,11 +22,14 @@ pub static POLICIES: &[&Descriptor] = &[
     &pyramid::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
+    &duo::POLICY,
     &criticalkv::POLICY,
     &chunkkv::POLICY,
     &entropychunkkv::POLICY,
     &chunk::POLICY,
     &block::POLICY,
+    &fair::POLICY,
+    &protect::POLICY,
     &decoding::POLICY,
 ];
 
@@ -38,6 +41,7 @@ pub fn find(name: &str) -> Option<&'static Descriptor> {
 mod tests {
     use super::*;
     use crate::policy::descriptor::Family;
+    use crate::policy::error::Problem;
     use crate::policy::part::Part;
     use crate::policy::spec::PartSpec;
     use crate::policy::{Policy, Spec};
@@ -58,11 +62,16 @@ mod tests {
     #[test]
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
         for policy in POLICIES {
-            // a wrapper has nothing to act on alone
-            let wrapper = !matches!((policy.build)(&PartSpec::defaults(policy)), Part::Full | Part::Scorer(_));
-            let whole = format!("{}{}", policy.name, if wrapper { "+knorm@50%" } else { "" });
-            let built = Policy::parse(&whole).unwrap();
-            assert_eq!(built.evicts(), policy.family != Family::Reference);
+            // a wrapper has nothing to act on alone, and nobody has a file by default
+            let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
+                Part::Full | Part::Scorer(_) => (policy.name.to_owned(), false),
+                Part::Missing(_) => (policy.name.to_owned(), true),
+                _ => (format!("{}+knorm@50%", policy.name), false),
+            };
+            match Policy::parse(&whole) {
+                Ok(built) => assert_eq!(built.evicts(), policy.family != Family::Reference),
+                Err(error) => assert!(refused && matches!(error.problem(), Problem::Missing { .. }), "{error}"),
+            }
             for key in policy.keys {
                 let default = key.default();
                 assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());
