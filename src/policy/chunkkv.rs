@@ -4,7 +4,7 @@
 //! short) the ⌊C · budget/T⌋ best stay, at least one. So what is held differs from the budget by up to a chunk, as in
 //! kvpress. A prompt shorter than one chunk is left to the scorer itself.
 //!
-//! chunk = 20 (kvpress; the authors: 10). A forced entry counts as the highest score of its layer + 1, kvpress'
+//! chunk = 20, kvpress' default. A forced entry counts as the highest score of its layer + 1, kvpress'
 //! SnapKV rule, since a mean needs numbers; chunks with a forced entry come before those without, which kvpress does
 //! not promise. Where an earlier stage left the heads different entries, chunks are cut from their union.
 

@@ -1,6 +1,7 @@
 //! Keys of a policy: name, meaning, what values are allowed, default. One declaration serves parsing, help and table.
 
 use super::amount::Amount;
+use super::error::printable;
 use super::part::Schedule;
 
 /// A set of allowed values and their spelling. `read(show(v)) == v` for every allowed v.
@@ -122,6 +123,22 @@ impl Domain for Real {
     }
     fn allowed(&self) -> String {
         format!("{} to {}", self.0, self.1)
+    }
+}
+
+/// The name of a file, or `none`. No commas and plus signs: those belong to the spec.
+pub struct FileName;
+
+impl Domain for FileName {
+    type Value = Option<String>;
+    fn read(&self, text: &str) -> Option<Self::Value> {
+        (printable(text) == text && !text.is_empty()).then(|| (text != "none").then(|| text.to_owned()))
+    }
+    fn show(&self, value: Self::Value) -> String {
+        value.unwrap_or_else(|| "none".into())
+    }
+    fn allowed(&self) -> String {
+        "name of a file, of printable characters without comma and plus".into()
     }
 }
 

@@ -20,6 +20,7 @@ mod chunk;
 mod chunkkv;
 mod criticalkv;
 mod decoding;
+mod duo;
 mod entropychunkkv;
 mod evictor;
 mod quadratic;
@@ -28,6 +29,7 @@ mod rope;
 mod cur;
 mod dropkv;
 mod expected;
+mod fair;
 mod finch;
 mod full;
 mod h2o;
@@ -37,6 +39,7 @@ mod lagkv;
 mod leverage;
 mod merge;
 mod observed;
+mod protect;
 mod random;
 mod rerotate;
 mod simlayer;
@@ -46,6 +49,8 @@ mod tova;
 mod vatp;
 mod window;
 
+#[cfg(test)]
+mod chain_property_tests;
 #[cfg(test)]
 mod kvpress_tests;
 #[cfg(test)]

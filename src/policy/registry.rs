@@ -3,8 +3,9 @@
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
-    block, chunk, chunkkv, criticalkv, cur, decoding, dropkv, entropychunkkv, expected, finch, full, h2o, keydiff,
-    knorm, lagkv, leverage, merge, observed, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
+    block, chunk, chunkkv, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected, fair, finch, full, h2o,
+    keydiff, knorm, lagkv, leverage, merge, observed, protect, random, rerotate, simlayer, snapkv, streaming, tova,
+    vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -31,11 +32,14 @@ pub static POLICIES: &[&Descriptor] = &[
     &pyramid::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
+    &duo::POLICY,
     &criticalkv::POLICY,
     &chunkkv::POLICY,
     &entropychunkkv::POLICY,
     &chunk::POLICY,
     &block::POLICY,
+    &fair::POLICY,
+    &protect::POLICY,
     &decoding::POLICY,
     &merge::POLICY,
     &rerotate::POLICY,
@@ -49,6 +53,7 @@ pub fn find(name: &str) -> Option<&'static Descriptor> {
 mod tests {
     use super::*;
     use crate::policy::descriptor::Family;
+    use crate::policy::error::Problem;
     use crate::policy::part::Part;
     use crate::policy::spec::PartSpec;
     use crate::policy::{Policy, Spec};
@@ -69,11 +74,16 @@ mod tests {
     #[test]
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
         for policy in POLICIES {
-            // a wrapper has nothing to act on alone
-            let wrapper = !matches!((policy.build)(&PartSpec::defaults(policy)), Part::Full | Part::Scorer(_));
-            let whole = format!("{}{}", policy.name, if wrapper { "+knorm@50%" } else { "" });
-            let built = Policy::parse(&whole).unwrap();
-            assert_eq!(built.evicts(), policy.family != Family::Reference);
+            // a wrapper has nothing to act on alone, and nobody has a file by default
+            let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
+                Part::Full | Part::Scorer(_) => (policy.name.to_owned(), false),
+                Part::Missing(_) => (policy.name.to_owned(), true),
+                _ => (format!("{}+knorm@50%", policy.name), false),
+            };
+            match Policy::parse(&whole) {
+                Ok(built) => assert_eq!(built.evicts(), policy.family != Family::Reference),
+                Err(error) => assert!(refused && matches!(error.problem(), Problem::Missing { .. }), "{error}"),
+            }
             for key in policy.keys {
                 let default = key.default();
                 assert_eq!(key.normal(&default).as_ref(), Some(&default), "{} {}", policy.name, key.name());

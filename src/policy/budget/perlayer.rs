@@ -63,9 +63,16 @@ impl Allocator for PerLayer {
         let held = |&layer: &usize| scores[layer].iter().flat_map(|s| &s.values).map(Vec::len).max().unwrap_or(0);
         let caps: Vec<usize> = acting.iter().map(held).collect();
         let total = acting.iter().map(|&layer| budgets[layer][0]).sum();
-        for (&layer, budget) in acting.iter().zip(apportion(total, &weights, &caps)) {
-            budgets[layer].fill(budget.max(1));
+        let mut shares = apportion(total, &weights, &caps);
+        // no layer is left with nothing: the first of the largest gives
+        while let Some(none) = shares.iter().position(|&share| share == 0) {
+            let Some(most) = (0..shares.len()).rev().max_by_key(|&i| shares[i]).filter(|&i| shares[i] > 1) else {
+                break;
+            };
+            shares[most] -= 1;
+            shares[none] = 1;
         }
+        acting.iter().zip(shares).for_each(|(&layer, share)| budgets[layer].fill(share));
     }
 }
 
@@ -96,8 +103,9 @@ mod tests {
     }
 
     #[test]
-    fn no_layer_gets_more_than_it_holds() {
+    fn no_layer_gets_more_than_it_holds_or_nothing() {
         assert_eq!(layers("8/1/1", 50, 100, 3), [100, 25, 25]);
+        assert_eq!(layers("5/2/1", 1, 100, 3), [1, 1, 1]);
     }
 
     #[test]
