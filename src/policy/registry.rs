@@ -2,8 +2,8 @@
 
 use super::descriptor::Descriptor;
 use super::{
-    cur, dropkv, expected, finch, full, h2o, keydiff, knorm, lagkv, leverage, observed, random, snapkv, streaming,
-    tova, vatp, window,
+    cap, compactor, cur, dropkv, expected, finch, full, h2o, keydiff, keyformer, knorm, lagkv, leverage, noncausal,
+    observed, random, snapkv, streaming, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control.
@@ -14,11 +14,15 @@ pub static POLICIES: &[&Descriptor] = &[
     &h2o::POLICY,
     &observed::POLICY,
     &vatp::POLICY,
+    &keyformer::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
     &finch::POLICY,
     &dropkv::POLICY,
     &expected::POLICY,
+    &cap::POLICY,
+    &noncausal::POLICY,
+    &compactor::POLICY,
     &knorm::POLICY,
     &keydiff::POLICY,
     &lagkv::POLICY,
