@@ -95,10 +95,10 @@ impl NonCausal {
             let channels: Vec<f32> = (0..dim).flat_map(|c| keys.iter().skip(c).step_by(dim)).copied().collect();
             for query in queries.chunks_exact(dim) {
                 let mut row = logits(query, &channels, n);
-                let floor = if zeros > 0 { -1e-9 } else { f32::NEG_INFINITY };
-                let highest = row.iter().copied().fold(floor, f32::max);
+                let zero = if zeros > 0 { -1e-9 } else { f32::NEG_INFINITY };
+                let highest = row.iter().copied().fold(zero, f32::max);
                 row.iter_mut().for_each(|x| *x = (*x - highest).exp());
-                let sum = row.iter().sum::<f32>() + zeros as f32 * (-1e-9 - highest).exp();
+                let sum = row.iter().sum::<f32>() + zeros as f32 * (zero - highest).exp();
                 received.iter_mut().zip(&row).for_each(|(r, x)| *r += (x / sum) as f64);
             }
             sums.extend(received);
@@ -183,6 +183,13 @@ mod tests {
         let rows = |x: &[f32]| [5, 10].iter().flat_map(|t| x[t * 4..][..4].to_vec()).collect::<Vec<f32>>();
         assert_eq!(queries(&thinner, 2, 1..3), rows(&thinner.queries[2]));
         assert_eq!(non_causal.of(&thinner, 1, 1..3).len(), 2);
+    }
+
+    #[test]
+    fn logits_far_below_zero_are_distributions_too() {
+        let non_causal = NonCausal { chunk: 2, padding: true };
+        let received = non_causal.received(&[-30.0, -30.0], &[30.0, 30.0], 1);
+        assert!(received.iter().all(|&r| (r - 1.0).abs() < 1e-6), "{received:?}");
     }
 
     #[test]
