@@ -62,6 +62,10 @@ impl Policy {
                     return refuse(Problem::Alone(name), help);
                 }
                 (Part::Full, _) => {}
+                (Part::Refused(why), _) => {
+                    let help = "see what its keys take: `attnscope policies`".into();
+                    return refuse(Problem::Refused { policy: name, why }, help);
+                }
                 (Part::Scorer(scorer), Some(amount)) => {
                     let evictor = Evictor::new(scorer, amount, std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
@@ -124,6 +128,15 @@ impl Policy {
         first.map(|e| e.scorer.window(prompt)).max().unwrap_or(0)
     }
 
+    /// Fails where the policy has data of its own (filters) that are not for a model of this shape.
+    pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), SpecError> {
+        let misfit = self.evictors.iter().find_map(|e| e.scorer.fits(layers, kv_heads, head_dim).err());
+        misfit.map_or(Ok(()), |why| {
+            let (whole, help) = (self.spec.to_string(), "give the file that was made for this model".into());
+            Err(SpecError::new(&whole, (0, whole.len()), Problem::DoesNotFit(why), help))
+        })
+    }
+
     /// The column sums of the attention must be taken.
     pub fn needs_received(&self) -> bool {
         self.evictors.iter().any(|e| e.scorer.needs_received())
@@ -169,7 +182,7 @@ impl Evictor {
                     }
                     evictor.schedule = schedule;
                 }
-                Part::Full | Part::Scorer(_) => {}
+                Part::Full | Part::Scorer(_) | Part::Refused(_) => {}
             }
         }
         Ok(evictor)

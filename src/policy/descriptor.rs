@@ -70,7 +70,7 @@ impl Descriptor {
     /// When the policy acts if no key says otherwise; "every step" begins after the prompt, too.
     pub fn acts(&'static self) -> &'static str {
         match (self.build)(&PartSpec::defaults(self)) {
-            Part::Full => "never",
+            Part::Full | Part::Refused(_) => "never",
             Part::Scorer(scorer) => scorer.schedule().words(),
             Part::Schedule(schedule) => schedule.words(),
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) => "with what it wraps",

@@ -34,6 +34,8 @@ pub enum Problem {
     Alone(&'static str),
     NothingBehind(&'static str),
     NotInDecode(&'static str),
+    Refused { policy: &'static str, why: String },
+    DoesNotFit(String),
 }
 
 impl fmt::Display for Problem {
@@ -52,6 +54,8 @@ impl fmt::Display for Problem {
             Self::BothDecide { first, second } => write!(f, "both `{first}` and `{second}` decide what stays"),
             Self::Alone(policy) => write!(f, "`{policy}` cannot be part of a chain"),
             Self::NothingBehind(policy) => write!(f, "`{policy}` has nothing behind it to act on"),
+            Self::Refused { policy, why } => write!(f, "`{policy}` cannot be used: {}", printable(why)),
+            Self::DoesNotFit(why) => write!(f, "not for this model: {}", printable(why)),
             Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }

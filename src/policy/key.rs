@@ -1,11 +1,14 @@
 //! Keys of a policy: name, meaning, what values are allowed, default. One declaration serves parsing, help and table.
 
+use std::path::PathBuf;
+
 use super::amount::Amount;
+use super::error::printable;
 use super::part::Schedule;
 
 /// A set of allowed values and their spelling. `read(show(v)) == v` for every allowed v.
 pub trait Domain: Sync {
-    type Value: Copy + Sync;
+    type Value: Clone + Sync;
     fn read(&self, text: &str) -> Option<Self::Value>;
     fn show(&self, value: Self::Value) -> String;
     /// In words, to stand behind "allowed:".
@@ -34,7 +37,7 @@ impl<D: Domain> Key<D> {
 
     /// The value that `text` spells, or the default where there is none.
     pub fn value(&self, text: Option<&str>) -> D::Value {
-        text.and_then(|text| self.domain.read(text)).unwrap_or(self.default)
+        text.and_then(|text| self.domain.read(text)).unwrap_or_else(|| self.default.clone())
     }
 }
 
@@ -57,7 +60,7 @@ impl<D: Domain> AnyKey for Key<D> {
         self.meaning
     }
     fn default(&self) -> String {
-        self.domain.show(self.default)
+        self.domain.show(self.default.clone())
     }
     fn allowed(&self) -> String {
         self.domain.allowed()
@@ -156,6 +159,22 @@ impl Domain for Real {
     }
 }
 
+/// The path of a file; it is not looked for before the policy is built. No `+` or `,`: they end a value.
+pub struct File;
+
+impl Domain for File {
+    type Value = PathBuf;
+    fn read(&self, text: &str) -> Option<PathBuf> {
+        (!text.is_empty() && printable(text) == text).then(|| text.into())
+    }
+    fn show(&self, value: PathBuf) -> String {
+        value.display().to_string()
+    }
+    fn allowed(&self) -> String {
+        "path of a file, without `+` and `,`".into()
+    }
+}
+
 /// `on` or `off`.
 pub const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
 
@@ -192,6 +211,7 @@ mod tests {
         assert_eq!(Count(0, u64::MAX).read("18446744073709551616"), None);
         assert_eq!(Odd(1, 9).read("4"), None);
         assert_eq!(Auto(Count(1, 9), "").read("Auto"), None);
+        assert_eq!(File.read("a\x1b[2Jb"), None);
         assert!(["NaN", "-1", "1.5", "inf", ""].iter().all(|x| Real(0.0, 1.0).read(x).is_none()));
         assert_eq!(every(Schedule::EveryStep).normal("steps"), None);
     }
@@ -203,6 +223,7 @@ mod tests {
         assert_eq!(Key::new("a", "", Auto(Count(1, 9), ""), None).normal("auto").as_deref(), Some("auto"));
         assert_eq!(every(Schedule::AfterPrefill).default(), "prefill");
         assert_eq!(Key::new("a", "", Real(0.0, 1.0), 0.5).normal("1e-3").as_deref(), Some("0.001"));
+        assert_eq!(Key::new("a", "", Auto(File, ""), None).normal("./f:1/é q").as_deref(), Some("./f:1/é q"));
         assert_eq!(Key::new("a", "", SWITCH, true).default(), "on");
     }
 

@@ -31,6 +31,7 @@ mod lagkv;
 mod leverage;
 mod noncausal;
 mod observed;
+mod qfilter;
 mod random;
 mod snapkv;
 mod streaming;

@@ -159,6 +159,10 @@ pub trait Scorer: Send + Sync {
     fn window(&self, _prompt: usize) -> usize {
         0
     }
+    /// What is wrong if the scorer cannot work on a model of this shape (it has data of its own for another one).
+    fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+        Ok(())
+    }
     /// The scorer reads `received`: column sums of the prompt are taken even with the attention probe off.
     fn needs_received(&self) -> bool {
         false
@@ -210,6 +214,8 @@ pub enum Part {
     Chooser(Arc<dyn Chooser>),
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
+    /// It cannot be built from these keys, and why.
+    Refused(String),
 }
 
 impl Part {

@@ -3,7 +3,7 @@
 use super::descriptor::Descriptor;
 use super::{
     cap, compactor, cur, dropkv, expected, finch, full, h2o, keydiff, keyformer, knorm, lagkv, leverage, noncausal,
-    observed, random, snapkv, streaming, tova, vatp, window,
+    observed, qfilter, random, snapkv, streaming, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control.
@@ -25,6 +25,7 @@ pub static POLICIES: &[&Descriptor] = &[
     &compactor::POLICY,
     &knorm::POLICY,
     &keydiff::POLICY,
+    &qfilter::POLICY,
     &lagkv::POLICY,
     &cur::POLICY,
     &leverage::POLICY,
