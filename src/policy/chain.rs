@@ -117,8 +117,8 @@ impl Policy {
     }
 
     /// Fails with the reason where a part's own data were made for another model.
-    pub fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
-        self.evictors.iter().try_for_each(|e| e.fits(layers, kv_heads))
+    pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
+        self.evictors.iter().try_for_each(|e| e.fits(layers, kv_heads, head_dim))
     }
 
     /// What stays after the prompt lies at positions 0, 1, 2, … and decoding goes on there.

@@ -74,7 +74,7 @@ impl Scorer for Duo {
         self.schedule
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
+    fn fits(&self, layers: usize, kv_heads: usize, _head_dim: usize) -> Result<(), String> {
         let of_file = (self.streams.len(), self.streams.first().map_or(0, Vec::len));
         match of_file == (layers, kv_heads) {
             true => Ok(()),
@@ -157,8 +157,8 @@ mod tests {
         let (all, some): (Vec<u32>, _) = ((0..10).collect(), vec![0, 1, 7, 8, 9]);
         assert_eq!(kept(0), [all.clone(), some.clone(), some.clone()]);
         assert_eq!(kept(1), [some, all.clone(), all]);
-        assert!(policy.fits(2, 3).is_ok());
-        assert!(policy.fits(2, 4).unwrap_err().contains("2 layers with 3 kv heads"));
+        assert!(policy.fits(2, 3, 4).is_ok());
+        assert!(policy.fits(2, 4, 4).unwrap_err().contains("2 layers with 3 kv heads"));
         std::fs::remove_file(file).unwrap();
     }
 

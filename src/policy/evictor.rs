@@ -103,8 +103,8 @@ impl Evictor {
         self.scorer.needs_received()
     }
 
-    pub fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
-        self.scorer.fits(layers, kv_heads)
+    pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
+        self.scorer.fits(layers, kv_heads, head_dim)
     }
 
     /// Entries per kv head, on average; `None`: no limit.

@@ -1,5 +1,7 @@
 //! Keys of a policy: name, meaning, what values are allowed, default. One declaration serves parsing, help and table.
 
+use std::path::PathBuf;
+
 use super::amount::Amount;
 use super::error::printable;
 use super::part::Schedule;
@@ -177,6 +179,22 @@ impl Domain for OfBudget {
     }
 }
 
+/// The path of a file; it is not looked for before the policy is built. No `+` or `,`: they end a value.
+pub struct File;
+
+impl Domain for File {
+    type Value = PathBuf;
+    fn read(&self, text: &str) -> Option<PathBuf> {
+        (!text.is_empty() && printable(text) == text).then(|| text.into())
+    }
+    fn show(&self, value: PathBuf) -> String {
+        value.display().to_string()
+    }
+    fn allowed(&self) -> String {
+        "path of a file, without `+` and `,`".into()
+    }
+}
+
 /// `on` or `off`.
 pub const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
 
@@ -214,6 +232,7 @@ mod tests {
         assert_eq!(Odd(1, 9).read("4"), None);
         assert_eq!(Auto(Count(1, 9), "").read("Auto"), None);
         assert!(["1.1", "-0.1", "nan", "inf", "", "50%"].iter().all(|text| Real(0.0, 1.0).read(text).is_none()));
+        assert_eq!(File.read("a\x1b[2Jb"), None);
         assert_eq!(every(Schedule::EveryStep).normal("steps"), None);
     }
 
@@ -229,6 +248,7 @@ mod tests {
             ("0.0001".into(), Some("0.001".into()), Some("0".into()))
         );
         assert_eq!(real.normal("1e-9"), Some("1e-9".into()));
+        assert_eq!(Key::new("a", "", Auto(File, ""), None).normal("./f:1/é q").as_deref(), Some("./f:1/é q"));
         assert_eq!(Key::new("a", "", SWITCH, true).default(), "on");
     }
 

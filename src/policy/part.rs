@@ -180,13 +180,13 @@ pub trait Scorer: Send + Sync {
     fn window(&self, _prompt: usize) -> usize {
         0
     }
+    /// What is wrong if the scorer cannot work on a model of this shape (it has data of its own for another one).
+    fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+        Ok(())
+    }
     /// The scorer reads `received`: column sums of the prompt are taken even with the attention probe off.
     fn needs_received(&self) -> bool {
         false
-    }
-    /// Refuses a model that the scorer's own data (a file of head scores) were not made for; the text says why.
-    fn fits(&self, _layers: usize, _kv_heads: usize) -> Result<(), String> {
-        Ok(())
     }
 }
 

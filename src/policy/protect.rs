@@ -60,8 +60,8 @@ impl Scorer for Protect {
         self.scorer.needs_received()
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
-        self.scorer.fits(layers, kv_heads)
+    fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
+        self.scorer.fits(layers, kv_heads, head_dim)
     }
 }
 

@@ -3,9 +3,9 @@
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
-    block, chunk, chunkkv, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected, fair, finch, full, h2o,
-    keydiff, knorm, lagkv, leverage, merge, observed, protect, random, rerotate, simlayer, snapkv, streaming, tova,
-    vatp, window,
+    block, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected, fair,
+    finch, full, h2o, keydiff, keyformer, knorm, lagkv, leverage, merge, noncausal, observed, protect, qfilter, random,
+    rerotate, simlayer, snapkv, streaming, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -17,13 +17,18 @@ pub static POLICIES: &[&Descriptor] = &[
     &h2o::POLICY,
     &observed::POLICY,
     &vatp::POLICY,
+    &keyformer::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
     &finch::POLICY,
     &dropkv::POLICY,
     &expected::POLICY,
+    &cap::POLICY,
+    &noncausal::POLICY,
+    &compactor::POLICY,
     &knorm::POLICY,
     &keydiff::POLICY,
+    &qfilter::POLICY,
     &lagkv::POLICY,
     &cur::POLICY,
     &leverage::POLICY,
