@@ -24,7 +24,7 @@ enum Meets {
     LaneRounded,
     /// At most so many more than n in a kv head.
     Within(usize),
-    /// One of every so many entries, where that is more than n.
+    /// n and one more for a short end, or one of every so many entries where that is more.
     OneOf(usize),
 }
 
@@ -117,7 +117,7 @@ fn check_budget(
     let all = kept.iter().map(Vec::len).sum::<usize>();
     match meets {
         Meets::Lane => prop_assert_eq!(sum(kept), all * n.min(held), "{:?} {:?}", policy, kept),
-        // The share before it was rounded down is below n + 1, and each head rounds to the nearest.
+        // n itself was rounded down, and each layer to the nearest
         Meets::LaneRounded => prop_assert!(2 * sum(kept) <= all * (2 * n + 3), "{policy:?} {kept:?} {n}"),
         _ => {}
     }

@@ -2,7 +2,7 @@
 //!
 //! Each `size` entries of a kv head are shown to the scorer alone, as if there were nothing else; of c entries the
 //! ⌊c · budget/T⌋ best stay, at least one. Rounding down in every chunk, the whole may stay a little below the budget;
-//! with very small budgets the one entry of each chunk can exceed it.
+//! a short last chunk, or a budget of less than one entry a chunk, can exceed it.
 //!
 //! size = 64 (kvpress: 1024, which leaves shorter prompts to the scorer itself). Scorers that look at attention see
 //! the rows of the chunk's own last queries over the chunk; kvpress' SnapKV inside a chunk turns those queries by the

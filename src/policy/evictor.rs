@@ -182,3 +182,69 @@ impl Evictor {
         Some(Decision { kept, scores, budget, rewritten })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::policy::part::LayerView;
+    use crate::policy::testing::{Lane, moment, random_layer};
+
+    fn refused(spec: &str) -> (Problem, usize) {
+        let error = Policy::parse(spec).unwrap_err();
+        (error.problem().clone(), error.position())
+    }
+
+    #[test]
+    fn a_role_is_taken_once() {
+        let twice = |first, second| Problem::BothDecide { first, second };
+        assert_eq!(refused("adakv+adakv:alpha=0.5+knorm"), (twice("adakv", "adakv"), 0));
+        assert_eq!(refused("protect+pyramid+perlayer:keep=2/1+knorm"), (twice("pyramid", "perlayer"), 8));
+        assert_eq!(refused("chunk+block+knorm"), (twice("chunk", "block"), 0));
+        assert!(Policy::parse("pyramid+adakv+criticalkv+fair+protect+protect:sinks=0,recent=9+snapkv").is_ok());
+    }
+
+    #[test]
+    fn what_sizes_itself_takes_no_budget_from_others() {
+        assert_eq!(refused("protect+adakv+simlayer"), (Problem::OwnSize("adakv"), 8));
+        assert!(Policy::parse("protect+simlayer").is_ok());
+    }
+
+    /// Layers first, then heads, in whichever order they are written.
+    #[test]
+    fn layers_are_divided_before_heads() {
+        let layers: Vec<_> = (0..4).map(|seed| random_layer(seed, (3, 1), 4, 40)).collect();
+        let at = Moment { layers: 4, ..moment(40, 0) };
+        let decide = |spec: &str| Policy::parse(spec).unwrap().decide(0, at, &Lane(&layers));
+        let decisions = decide("pyramid+adakv+knorm@50%");
+        assert_eq!(decisions, decide("adakv+pyramid+knorm@50%"));
+        // of 20 the last gets 1 and the first 39, for each of three heads
+        let sums = decisions.iter().flatten().map(|decision| decision.budget.iter().sum::<usize>());
+        assert_eq!(sums.collect::<Vec<_>>(), [39 * 3, 26 * 3, 14 * 3, 3]);
+        assert!(decisions[1].as_ref().is_some_and(|d| d.budget[0] != d.budget[1] || d.budget[1] != d.budget[2]));
+    }
+
+    #[test]
+    fn shares_of_a_part_are_exact() {
+        struct Nothing;
+        impl Scorer for Nothing {
+            fn schedule(&self) -> Schedule {
+                Schedule::AfterPrefill
+            }
+            fn score(&self, _: Moment, _: usize, _: &dyn LayerView) -> Option<Scores> {
+                None
+            }
+        }
+        let share = |amount: &str, budget, held, some| {
+            let (amount, scores) = (amount.parse().unwrap(), Scores::default());
+            Ask { at: moment(held, 0), scorer: &Nothing, scores: &scores, budgets: &[budget], amount }
+                .share(0, held, some)
+        };
+        // 24 chunks of a prompt of 465: half of them, although 24 · 232 / 465 is 11.97
+        assert_eq!(share("50%", 232, 465, 24), 12);
+        assert_eq!(share("232", 232, 465, 24), 11);
+        // an allocator gave this head more than half
+        assert_eq!(share("50%", 310, 465, 24), 16);
+        assert_eq!(share("900", 900, 465, 24), 24);
+    }
+}

@@ -48,7 +48,7 @@ impl Run {
     }
 }
 
-fn file(model: &str, name: &str) -> Vec<u8> {
+pub(super) fn file(model: &str, name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model).join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -63,7 +63,7 @@ fn item(file: &SafeTensors, tensor: &str, at: [usize; 2]) -> Vec<f32> {
     view.data()[from..from + size * 4].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
-fn layer(file: &SafeTensors, layer: usize, prompt: usize) -> Layer {
+pub(super) fn layer(file: &SafeTensors, layer: usize, prompt: usize) -> Layer {
     let heads = |tensor: &str| {
         let count = file.tensor(tensor).unwrap().shape()[1];
         (0..count).map(|head| item(file, tensor, [layer, head])).collect::<Vec<_>>()

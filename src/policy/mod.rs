@@ -59,6 +59,8 @@ mod chain_property_tests;
 #[cfg(test)]
 mod kvpress_tests;
 #[cfg(test)]
+mod kvpress_wrapper_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod testing;

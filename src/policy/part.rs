@@ -275,6 +275,9 @@ impl Ask<'_> {
     }
 }
 
+/// From one scorer to another.
+pub type Around = dyn Fn(Arc<dyn Scorer>) -> Arc<dyn Scorer> + Send + Sync;
+
 /// What a policy file builds from its part of a spec: one variant per role in a chain. All but a scorer act on the
 /// scorer that follows them.
 #[derive(Clone)]
@@ -290,7 +293,7 @@ pub enum Part {
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
     /// Turns the scorer into another one, before anything else acts on it.
-    Around(Arc<dyn Fn(Arc<dyn Scorer>) -> Arc<dyn Scorer> + Send + Sync>),
+    Around(Arc<Around>),
     /// What the part cannot do without and did not get, as the user should read it.
     Missing(String),
 }
