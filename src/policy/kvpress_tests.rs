@@ -125,7 +125,7 @@ fn swapped(model: &str, rope_base: f32) -> usize {
 
 #[test]
 fn smollm2() {
-    assert!(swapped("smollm2", 1e5) <= 3);
+    assert!(swapped("smollm2", 1e5) <= 4);
 }
 
 /// Only the full-attention layers of Gemma are compressed.
