@@ -110,7 +110,7 @@ mod tests {
         other.keys.iter_mut().for_each(|keys| keys[..8 * 4].fill(3.0));
         let scores = score("compactor@14", &layer);
         assert_eq!(scores.values, score("compactor@14", &other).values);
-        assert!(scores.forced.iter().all(|f| (0..20).all(|t| f[t] == !(8..16).contains(&t))));
+        assert!(scores.forced.iter().all(|f| (0..20).all(|t| f[t] != (8..16).contains(&t))));
         assert_eq!(after_prompt("compactor@6", &drawn(9)), [[3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8]]);
     }
 }

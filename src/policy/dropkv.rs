@@ -5,6 +5,8 @@
 //! the query heads of a kv head. Nothing is protected. Scores are comparable across heads; they do not add up when
 //! several entries go. Once, after the prompt. Window as for SnapKV, our choice.
 
+use rayon::prelude::*;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Auto, Count, Key};
@@ -46,21 +48,28 @@ impl Scorer for DropKv {
         let from = end.saturating_sub(self.window(at.prompt) as u32);
         let change = group_mean(view, |head| {
             let values = view.values(head / view.group());
-            let values = || values.chunks_exact(dim);
-            let mut scores = vec![0.0; values().len()];
-            for row in view.rows(head, from..end).chunks_exact(scores.len().max(1)) {
-                let mut output = vec![0.0; dim];
-                for (p, v) in row.iter().zip(values()).filter(|(p, _)| **p > 0.0) {
-                    output.iter_mut().zip(v).for_each(|(o, v)| *o += p * v);
-                }
-                for ((score, &p), v) in scores.iter_mut().zip(row).zip(values()).filter(|((_, p), _)| **p > 0.0) {
-                    *score += (p / (1.0 - p).max(1e-6)).powi(2) * distance(v, &output);
-                }
+            let mut sums = vec![0.0; values.len() / dim];
+            let rows = view.rows(head, from..end);
+            let changes: Vec<Vec<f32>> =
+                rows.par_chunks_exact(sums.len().max(1)).map(|row| changes(row, &values, dim)).collect();
+            for change in changes {
+                sums.iter_mut().zip(change).for_each(|(sum, c)| *sum += c);
             }
-            scores
+            sums
         });
         Some(Scores::free(change))
     }
+}
+
+/// (p/(1 − p))²·‖v − o‖² of each entry, for one query's probabilities `row` [n] over `values` [n, dim].
+fn changes(row: &[f32], values: &[f32], dim: usize) -> Vec<f32> {
+    let mut output = vec![0.0; dim];
+    for (p, v) in row.iter().zip(values.chunks_exact(dim)) {
+        output.iter_mut().zip(v).for_each(|(o, v)| *o += p * v);
+    }
+    let change =
+        |(&p, v): (&f32, &[f32])| if p > 0.0 { (p / (1.0 - p).max(1e-6)).powi(2) * distance(v, &output) } else { 0.0 };
+    row.iter().zip(values.chunks_exact(dim)).map(change).collect()
 }
 
 /// ‖a − b‖₂² in eight strands, which the compiler turns into vectors.

@@ -16,7 +16,7 @@ use super::quadratic::{Symmetric, dot, wide};
 use super::rope::{mean_rotation, plain_queries, rotated};
 
 pub(super) static FUTURE: Key<Count> =
-    Key::new("future", "positions to come whose rotations are averaged", Count(1, 1_000_000), 512);
+    Key::new("future", "positions to come whose rotations are averaged", Count(1, 100_000), 512);
 static SINKS: Key<Count> =
     Key::new("sinks", "first positions that always stay; their queries do not count", Count(0, 1_000_000), 4);
 static COVARIANCE: Key<Choice<bool>> = Key::new("covariance", "the spread of the queries counts", SWITCH, true);

@@ -109,7 +109,7 @@ mod tests {
         let noisy = |head: usize| -> [f32; 6] {
             let mut sums = [0.0; 6];
             for i in 0..6 {
-                let stream = mix(mix(mix(mix(7) ^ 0) ^ head as u64) ^ i as u64);
+                let stream = mix(mix(mix(mix(7)) ^ head as u64) ^ i as u64);
                 let power = |t: usize| {
                     let product: f32 = (0..4).map(|c| layer.queries[head][i * 4 + c] * layer.keys[0][t * 4 + c]).sum();
                     let u = ((mix(stream ^ t as u64) >> 41) as f32 + 0.5) / 8_388_608.0;

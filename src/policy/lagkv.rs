@@ -85,7 +85,7 @@ impl Scorer for LagKv {
                     }
                 }
             }
-            let share = |whole: usize| if n == 0 { 0 } else { whole * budget.min(n) / n };
+            let share = |whole: usize| (whole * budget.min(n)).checked_div(n).unwrap_or(0);
             own.push(n - blocks * self.lag + blocks * share(self.lag));
             scores.values.push(values);
             scores.forced.push(forced);
