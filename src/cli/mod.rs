@@ -3,18 +3,23 @@
 mod args;
 mod bench;
 mod compare;
+mod diff;
 mod doctor;
 mod exit;
+mod export;
 mod interrupt;
 mod models;
 mod output;
 mod policies;
 mod prompt;
 mod pull;
+mod replay;
 mod run;
 mod sample;
 mod session;
+mod settings;
 mod shell;
+mod summary;
 mod trace;
 
 use std::process::ExitCode;
@@ -36,6 +41,9 @@ enum Command {
     Run(Box<run::Args>),
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
+    Replay(replay::Args),
+    Diff(diff::Args),
+    Export(export::Args),
     Bench(bench::Args),
     Models(models::Args),
     Pull(pull::Args),
@@ -60,6 +68,9 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(*args),
         Some(Command::Trace(args)) => trace::run(*args),
         Some(Command::Compare(args)) => compare::run(*args),
+        Some(Command::Replay(args)) => replay::run(args),
+        Some(Command::Diff(args)) => diff::run(args),
+        Some(Command::Export(args)) => export::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Models(args)) => models::run(args),
         Some(Command::Pull(args)) => pull::run(args),
