@@ -19,6 +19,7 @@ use crate::trace::TraceError;
 use crate::tui::{ScreenError, text};
 
 use super::session::told;
+use super::settings::SettingsError;
 
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
@@ -94,14 +95,19 @@ fn code(report: &Report) -> Option<u8> {
     if let Some(error) = report.downcast_ref::<TraceError>() {
         return match error {
             TraceError::Io { source, .. } => of_io(source),
-            TraceError::TooLarge { .. } | TraceError::Encode(_) => of(FAILED),
+            TraceError::Ended { .. } | TraceError::TooLarge { .. } | TraceError::Encode(_) => of(FAILED),
             _ => of(USAGE),
         };
     }
     if report.is::<Interrupted>() {
         return of(INTERRUPTED);
     }
-    if report.is::<Usage>() || report.is::<SpecError>() || report.is::<TokenizerError>() || report.is::<ChatError>() {
+    if report.is::<Usage>()
+        || report.is::<SettingsError>()
+        || report.is::<SpecError>()
+        || report.is::<TokenizerError>()
+        || report.is::<ChatError>()
+    {
         return of(USAGE);
     }
     if report.is::<NoDevice>() {

@@ -25,6 +25,9 @@ pub enum TraceError {
     #[error("a frame of {bytes} bytes is more than a trace file takes")]
     #[diagnostic(help("use a shorter prompt"))]
     TooLarge { bytes: usize },
+    #[error("the recording ends after {frames} frames: {source}")]
+    #[diagnostic(help("the run itself went on; make room, or choose another place, and record it again"))]
+    Ended { frames: u64, source: Box<TraceError> },
     #[error("cannot encode a record: {0}")]
     Encode(#[source] postcard::Error),
 }

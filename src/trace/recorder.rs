@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::error::Result;
+use super::error::{Result, TraceError};
 use super::record::{Fork, Header};
 use super::writer::{Writer, Written};
 use crate::engine::LaneSpec;
@@ -35,18 +35,16 @@ impl Recorder {
     /// Opens the file (see [`Writer::create`]). A file that cannot be written any more ends the recording, not the
     /// run: `complain` hears of it at once, `finish` says it again.
     pub fn start(path: &Path, force: bool, lanes: &[LaneSpec], complain: Complaint) -> Result<Self> {
-        let writer = Writer::create(path, force)?;
+        let mut writer = Writer::create(path, force)?;
         let (items, inbox) = unbounded();
         let lanes = lanes.to_vec();
         let work = move || {
-            let written = write(writer, &inbox, &lanes);
-            if let Err(error) = &written {
-                complain(format!("recording has ended: {error}"));
-            }
-            written
+            let Err(source) = write(&mut writer, &inbox, &lanes) else { return Ok(writer.written()) };
+            let error = TraceError::Ended { frames: writer.written().frames, source: Box::new(source) };
+            complain(error.to_string());
+            Err(error)
         };
-        let wrong =
-            |source| super::TraceError::Io { doing: "start a thread that writes", path: path.to_owned(), source };
+        let wrong = |source| TraceError::Io { doing: "start a thread that writes", path: path.to_owned(), source };
         let thread = Builder::new().name("attnscope-recorder".into()).spawn(work).map_err(wrong)?;
         Ok(Self { items, thread })
     }
@@ -89,7 +87,7 @@ impl Recorder {
     }
 }
 
-fn write(mut writer: Writer, inbox: &Receiver<Item>, lanes: &[LaneSpec]) -> Result<Written> {
+fn write(writer: &mut Writer, inbox: &Receiver<Item>, lanes: &[LaneSpec]) -> Result<()> {
     let mut speller = None;
     for item in inbox {
         match (item, &speller) {
@@ -105,7 +103,7 @@ fn write(mut writer: Writer, inbox: &Receiver<Item>, lanes: &[LaneSpec]) -> Resu
             (Item::Forked(fork), _) => writer.forked(fork)?,
         }
     }
-    Ok(writer.written())
+    Ok(())
 }
 
 /// A recording of everything that passes from an engine to whoever watches it.
@@ -135,8 +133,7 @@ impl Tee {
             drop(onward);
             recorder.finish()
         };
-        let wrong =
-            |source| super::TraceError::Io { doing: "start a thread that writes", path: path.to_owned(), source };
+        let wrong = |source| TraceError::Io { doing: "start a thread that writes", path: path.to_owned(), source };
         let thread = Builder::new().name("attnscope-tee".into()).spawn(pass).map_err(wrong)?;
         Ok(Self { events: passed, thread })
     }

@@ -19,15 +19,13 @@ use crate::trace::recorder::Tee;
 use crate::trace::writer::Written;
 use crate::tui::{self, Exit, ScreenOptions, text};
 
-/// Lanes beside lane 0 where none is named: what most people compare first.
-const DEFAULT_LANES: [&str; 2] = ["streaming@50%", "snapkv@50%"];
-
 /// Cells of the screen of `--keys` without a terminal, until the macro says otherwise.
 pub const HEADLESS: (u16, u16) = (160, 48);
 
 /// Step a model on the screen (or print a summary where there is no terminal)
 ///
-/// Without --lane, streaming@50% and snapkv@50% run beside lane 0; `--lane full` runs lane 0 alone.
+/// Without --lane, streaming@50% and snapkv@50% run beside lane 0 (or what `attnscope config` says); `--lane full`
+/// runs lane 0 alone.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Tokens to decode for the summary, where there is no terminal
@@ -56,10 +54,7 @@ pub struct Args {
     pub lanes: LaneArgs,
 }
 
-pub fn run(mut args: Args) -> Result<()> {
-    if args.lanes.lanes.is_empty() {
-        args.lanes.lanes = DEFAULT_LANES.map(str::to_owned).to_vec();
-    }
+pub fn run(args: Args) -> Result<()> {
     let terminal = io::stdout().is_terminal();
     if !terminal && args.keys.is_none() {
         return plain::run(&args);
