@@ -25,9 +25,9 @@ pub enum TraceError {
     #[error("a frame of {bytes} bytes is more than a trace file takes")]
     #[diagnostic(help("use a shorter prompt"))]
     TooLarge { bytes: usize },
-    #[error("the recording ends after {frames} frames: {source}")]
+    #[error("the recording ends after {frames} frames: {why}")]
     #[diagnostic(help("the run itself went on; make room, or choose another place, and record it again"))]
-    Ended { frames: u64, source: Box<TraceError> },
+    Ended { frames: u64, why: Box<TraceError> },
     #[error("cannot encode a record: {0}")]
     Encode(#[source] postcard::Error),
 }

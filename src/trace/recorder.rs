@@ -39,8 +39,8 @@ impl Recorder {
         let (items, inbox) = unbounded();
         let lanes = lanes.to_vec();
         let work = move || {
-            let Err(source) = write(&mut writer, &inbox, &lanes) else { return Ok(writer.written()) };
-            let error = TraceError::Ended { frames: writer.written().frames, source: Box::new(source) };
+            let Err(why) = write(&mut writer, &inbox, &lanes) else { return Ok(writer.written()) };
+            let error = TraceError::Ended { frames: writer.written().frames, why: Box::new(why) };
             complain(error.to_string());
             Err(error)
         };
