@@ -16,6 +16,9 @@ use super::wire::{self, Codec, HEAD, Head, Kind, MAX_PLAIN};
 use crate::engine::frame::Frame;
 use crate::engine::message::Speller;
 
+/// The fastest level with codes made for the data: one below, numbers do not shrink at all; levels above take longer
+/// for hardly anything.
+const LEVEL: u32 = 2;
 /// Shorter contents stay plain.
 const WORTH_COMPRESSING: usize = 512;
 
@@ -143,7 +146,7 @@ fn record<T: Serialize + ?Sized>(kind: Kind, step: u32, contents: &T, out: &mut 
     out.resize(from + HEAD, 0);
     let mut codec = Codec::Plain;
     if plain.len() >= WORTH_COMPRESSING {
-        let mut encoder = DeflateEncoder::new(&mut *out, Compression::fast());
+        let mut encoder = DeflateEncoder::new(&mut *out, Compression::new(LEVEL));
         // Writing to memory cannot fail.
         if encoder.write_all(&plain).and_then(|()| encoder.finish().map(|_| ())).is_ok() {
             codec = Codec::Deflate;
