@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use attnscope::model::{catalog, fetch};
 use serde_json::Value;
 
 use super::{HEADS, LAYERS, code, ids, json, on_tiny, run, said, stdout};
@@ -62,6 +63,26 @@ fn a_replay_shows_what_the_run_showed() {
     assert!(live.contains("snapkv@50%") && live.contains("step 4") && replayed.contains("paused: replay"));
     assert_eq!(panels(&live), panels(&replayed));
     assert!(panels(&live).len() > 150, "five screens of 39 lines");
+}
+
+/// The same on a real model, with its tokenizer: texts come from the trace alone.
+#[test]
+fn a_real_run_comes_back() {
+    if fetch::present(catalog::find(catalog::default_name()).expect("the default model")).is_none() {
+        eprintln!("skipped: {} is not on this machine", catalog::default_name());
+        return;
+    }
+    let folder = Folder::new();
+    let path = words(&folder.path("a.trace"));
+    let keys = "<size:120x40><wait:ready><wait:idle>3nnnnnnnn<wait:step:8><wait:idle><screen:end>bbb<screen:back>4q";
+    let args = ["run", "--prompt", "The capital of France is", "--lane", "streaming@3", "--keys", keys];
+    let live = stdout(&run(&[&args[..], &["--threads", "2", "--record", &path]].concat()));
+    let replayed = stdout(&run(&["replay", &path, "--keys", keys]));
+    assert!(live.contains("Paris") && live.contains("step 8"), "{live}");
+    assert_eq!(panels(&live), panels(&replayed));
+    assert!(stdout(&run(&["diff", &path, &path])).starts_with("equal\n"));
+    let lanes = json(&run(&["diff", &format!("{path}:0"), &format!("{path}:1"), "--json"]));
+    assert_eq!(lanes["lanes"][0]["first"]["kept"], 0);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn json(trace: &mut Trace, out: &mut impl Write) -> Result<(), Failed> {
     ];
     out.write_all(b"{")?;
     for (name, value) in about {
-        write!(out, "\"{name}\":{value},\n")?;
+        writeln!(out, "\"{name}\":{value},")?;
     }
     out.write_all(b"\"frames\":[")?;
     let mut list = List::new(out);
