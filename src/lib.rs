@@ -9,4 +9,5 @@ pub mod engine;
 pub mod model;
 pub mod policy;
 pub mod probe;
+pub mod trace;
 pub mod tui;

@@ -191,7 +191,7 @@ pub fn share(text: &str) -> Result<f32, String> {
 }
 
 /// `512MiB`, `2G`, `100000`.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim() {

@@ -15,9 +15,11 @@ use crate::model::fetch::FetchError;
 use crate::model::locate::LocateError;
 use crate::model::tokenizer::TokenizerError;
 use crate::policy::SpecError;
+use crate::trace::TraceError;
 use crate::tui::{ScreenError, text};
 
 use super::session::told;
+use super::settings::SettingsError;
 
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
@@ -82,17 +84,30 @@ pub fn finish(result: Result<(), Report>) -> ExitCode {
 /// `None`: the reader of standard output has gone, which ends the program quietly.
 fn code(report: &Report) -> Option<u8> {
     let of = |code: u8| Some(code);
+    let of_io = |source: &io::Error| match source.kind() {
+        ErrorKind::BrokenPipe => None,
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => of(USAGE),
+        _ => of(FAILED),
+    };
     if let Some(error) = report.downcast_ref::<Io>() {
-        return match error.source.kind() {
-            ErrorKind::BrokenPipe => None,
-            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => of(USAGE),
-            _ => of(FAILED),
+        return of_io(&error.source);
+    }
+    if let Some(error) = report.downcast_ref::<TraceError>() {
+        return match error {
+            TraceError::Io { source, .. } => of_io(source),
+            TraceError::Ended { .. } | TraceError::TooLarge { .. } | TraceError::Encode(_) => of(FAILED),
+            _ => of(USAGE),
         };
     }
     if report.is::<Interrupted>() {
         return of(INTERRUPTED);
     }
-    if report.is::<Usage>() || report.is::<SpecError>() || report.is::<TokenizerError>() || report.is::<ChatError>() {
+    if report.is::<Usage>()
+        || report.is::<SettingsError>()
+        || report.is::<SpecError>()
+        || report.is::<TokenizerError>()
+        || report.is::<ChatError>()
+    {
         return of(USAGE);
     }
     if report.is::<NoDevice>() {

@@ -3,23 +3,31 @@
 mod args;
 mod bench;
 mod compare;
+mod config;
+mod diff;
 mod doctor;
 mod exit;
+mod export;
 mod interrupt;
 mod models;
 mod output;
 mod policies;
 mod prompt;
 mod pull;
+mod replay;
 mod run;
 mod sample;
 mod session;
+mod settings;
 mod shell;
+mod summary;
 mod trace;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use settings::{Resolver, Settings};
 
 /// Step a language model and see what happens inside: attention, residual stream, KV-cache policies, time and memory
 ///
@@ -36,37 +44,72 @@ enum Command {
     Run(Box<run::Args>),
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
+    Replay(replay::Args),
+    Diff(diff::Args),
+    Export(export::Args),
     Bench(bench::Args),
     Models(models::Args),
     Pull(pull::Args),
     Policies(policies::Args),
     Doctor(doctor::Args),
+    Config(config::Args),
     Completions(shell::CompletionArgs),
     Man(shell::ManArgs),
 }
 
 /// Parses the command line, runs it, and says how it went.
 pub fn main() -> ExitCode {
-    let parsed = match Cli::try_parse() {
+    let parsed = match Cli::command().try_get_matches() {
         // As if `run` had been written: its defaults are the parser's.
-        Ok(Cli { command: None }) => Cli::try_parse_from(["attnscope", "run"]),
+        Ok(matches) if matches.subcommand().is_none() => Cli::command().try_get_matches_from(["attnscope", "run"]),
         parsed => parsed,
     };
-    let command = match parsed {
-        Ok(cli) => cli.command,
-        Err(error) => return exit::refused(&error),
-    };
-    exit::finish(match command {
-        Some(Command::Run(args)) => run::run(*args),
-        Some(Command::Trace(args)) => trace::run(*args),
-        Some(Command::Compare(args)) => compare::run(*args),
-        Some(Command::Bench(args)) => bench::run(args),
-        Some(Command::Models(args)) => models::run(args),
-        Some(Command::Pull(args)) => pull::run(args),
-        Some(Command::Policies(args)) => policies::run(args),
-        Some(Command::Doctor(args)) => doctor::run(args),
-        Some(Command::Completions(args)) => shell::completions(args),
-        Some(Command::Man(args)) => shell::man(args),
-        None => Ok(()),
-    })
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?.command, matches)));
+    match parsed {
+        Ok((Some(command), matches)) => exit::finish(run(command, &matches)),
+        Ok((None, _)) => ExitCode::SUCCESS,
+        Err(error) => exit::refused(&error),
+    }
+}
+
+fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
+    if let Some((_, matches)) = matches.subcommand() {
+        resolve(&mut command, matches)?;
+    }
+    match command {
+        Command::Run(args) => run::run(*args),
+        Command::Trace(args) => trace::run(*args),
+        Command::Compare(args) => compare::run(*args),
+        Command::Replay(args) => replay::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::Policies(args) => policies::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
+    }
+}
+
+/// Puts the user's settings where the command line says nothing. Commands that have no use for them do not read them.
+fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
+    let load = Settings::load;
+    match command {
+        Command::Run(args) => {
+            let settings = load()?;
+            let resolver = Resolver::new(&settings, matches);
+            resolver.model(&mut args.model);
+            resolver.lanes(&mut args.lanes);
+            resolver.screen(&mut args.view, &mut args.mouse);
+        }
+        Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Compare(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.view, &mut args.mouse),
+        _ => {}
+    }
+    Ok(())
 }

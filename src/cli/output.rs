@@ -1,6 +1,7 @@
-//! Standard output of commands: text that is complete, and whose reader may leave early.
+//! What commands write: text on standard output, whose reader may leave early, and files that appear when complete.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -20,4 +21,13 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Io> {
         .and_then(|()| writeln!(out))
         .and_then(|()| out.flush())
         .map_err(Io::while_("write to standard output"))
+}
+
+/// An unfinished file beside the finished one, with the rights of any new file (temporary ones are private).
+pub fn part_in(folder: &Path) -> std::io::Result<tempfile::TempPath> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".attnscope-").suffix(".part");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    Ok(builder.tempfile_in(folder)?.into_temp_path())
 }

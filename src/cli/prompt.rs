@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use miette::Result;
 
@@ -9,6 +10,7 @@ use super::args::{PromptArgs, no_tokenizer};
 use super::exit::{Io, Usage};
 use super::sample::{self, Sample};
 use crate::engine::EngineError;
+use crate::engine::message::Speller;
 use crate::model::chat::Message;
 use crate::model::source::Model;
 
@@ -86,6 +88,15 @@ pub fn spell(model: &Model, ids: &[u32]) -> String {
         Some(tokenizer) => tokenizer.decode(ids),
         None => ids.iter().map(|id| format!("⟨{id}⟩")).collect(),
     }
+}
+
+/// Single tokens as text; where there is no tokenizer, their ids.
+pub fn speller(model: &Arc<Model>) -> Speller {
+    let model = model.clone();
+    Speller(Arc::new(move |id| match &model.tokenizer {
+        Some(tokenizer) => tokenizer.text(id),
+        None => format!("⟨{id}⟩"),
+    }))
 }
 
 fn file(path: &Path) -> Result<String> {

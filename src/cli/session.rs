@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use miette::Result;
 
@@ -16,7 +17,7 @@ use crate::model::source::Model;
 
 /// A model on its backend.
 pub struct Session {
-    pub model: Model,
+    pub model: Arc<Model>,
     pub info: ModelInfo,
     pub core: Core,
     pub interrupt: Interrupt,
@@ -58,7 +59,7 @@ impl Session {
         let (core, info) = open(&model, options, |_, _| {})?;
         interrupt.stops(&core)?;
         interrupt.check()?;
-        Ok(Self { model, info, core, interrupt })
+        Ok(Self { model: Arc::new(model), info, core, interrupt })
     }
 
     /// The prompt can be read, and `steps` after it fit the context.

@@ -202,6 +202,13 @@ pub struct Finding {
     pub position: Option<u32>,
 }
 
+impl Frame {
+    /// Lane 0 is about to say the end of its text.
+    pub fn ends(&self, eos: &[u32]) -> bool {
+        self.lanes.first().and_then(|lane| lane.next).is_some_and(|id| eos.contains(&id))
+    }
+}
+
 impl ResidualStats {
     pub fn at(&self, point: usize, row: usize) -> usize {
         point * self.rows + row

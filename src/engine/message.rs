@@ -162,11 +162,18 @@ pub enum Event {
     Rewound {
         step: u32,
     },
+    /// Lane `lane` came to be: it continues `from` after the newest step.
+    Forked {
+        lane: u32,
+        from: u32,
+    },
     State(State),
     Answer {
         id: u64,
         answer: Answer,
     },
+    /// One line that the user should read; the run goes on.
+    Notice(String),
     /// The run failed; what was recorded stays.
     Failed(String),
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 
 use super::core::{Core, Pause};
-use super::frame::Frame;
 use super::message::*;
 
 /// Turns text into prompt ids; says what is wrong otherwise.
@@ -253,7 +252,10 @@ impl Runner {
             Command::Fork { lane, step } => {
                 self.mode = Mode::Paused;
                 match core.fork(lane, step) {
-                    Ok(()) => self.tell(Event::Rewound { step }),
+                    Ok(()) => {
+                        self.tell(Event::Rewound { step });
+                        self.tell(Event::Forked { lane: core.lanes().len() as u32 - 1, from: lane });
+                    }
                     Err(error) => self.failed(error.to_string()),
                 }
             }
@@ -292,7 +294,7 @@ impl Runner {
                 *left = left.map(|n| n.saturating_sub(1));
                 (*left == Some(0)).then(|| "as many tokens as asked for".to_string())
             }
-            Until::EndOfText => ended(&frame, eos).then(|| "end of text".to_string()),
+            Until::EndOfText => frame.ends(eos).then(|| "end of text".to_string()),
             Until::Finding => frame.findings.first().map(|f| f.title.clone()),
         };
         self.tell(Event::Frame(Arc::new(frame)));
@@ -300,9 +302,4 @@ impl Runner {
             self.pause(why);
         }
     }
-}
-
-/// Lane 0 is about to say the end of its text.
-fn ended(frame: &Frame, eos: &[u32]) -> bool {
-    frame.lanes.first().and_then(|lane| lane.next).is_some_and(|id| eos.contains(&id))
 }

@@ -4,7 +4,7 @@ use crossbeam_channel::Sender;
 use crossterm::event::KeyEvent;
 use ratatui::layout::{Position, Rect};
 
-use crate::engine::message::{Command, Event, Grain, Probes, State, Until};
+use crate::engine::message::{Answer, Command, Event, Grain, Probes, State, Until};
 
 use super::action::Action;
 use super::asker::{Asked, Asker};
@@ -13,6 +13,7 @@ use super::layer::{self, Layer, Reaction, Wish};
 use super::panel::{Panel, Reply};
 use super::seen::{Seen, Selection};
 use super::session::Session;
+use super::text;
 use super::theme::Theme;
 use super::timeline::Timeline;
 use super::view::View;
@@ -101,6 +102,9 @@ impl App {
                 let took = self.asker.answered(Asked(id)).unwrap_or_default();
                 let mut panels = self.views.iter_mut().flat_map(|v| &mut v.panels);
                 if !panels.any(|p| p.answer(Asked(id), &answer, took)) {
+                    if let Answer::Nothing(why) = &answer {
+                        self.notice = Some(text::line(why));
+                    }
                     self.session.take(Event::Answer { id, answer });
                 }
                 return;
@@ -111,6 +115,7 @@ impl App {
                 self.found.clear();
             }
             Event::Rewound { .. } => self.timeline.follow(),
+            Event::Notice(ref what) => self.notice = Some(text::line(what)),
             Event::Failed(ref why) => self.layers.push(Box::new(layer::error::Error::new("the run failed", why))),
             _ => {}
         }
@@ -214,10 +219,7 @@ impl App {
             Action::Newest => self.timeline.follow(),
             Action::At(step) => self.timeline.go(step, &self.session),
             Action::Rewind => self.at_step(|step, _| Command::Rewind { step }),
-            Action::Fork => {
-                self.session.forked(self.seen().lane_index());
-                self.at_step(|step, lane| Command::Fork { lane, step });
-            }
+            Action::Fork => self.at_step(|step, lane| Command::Fork { lane, step }),
             Action::Force(token) => {
                 let lane = self.seen().lane_index() as u32;
                 self.timeline.follow();

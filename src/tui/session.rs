@@ -94,9 +94,12 @@ impl Session {
                 self.frames.truncate(from);
                 self.revision += 1;
             }
+            Event::Forked { lane, from } => {
+                self.forks.insert(lane as usize, from as usize);
+            }
             Event::State(state) => self.state = state,
             Event::Answer { answer: Answer::PromptNll(nll), .. } => self.prompt_nll = Some(nll),
-            Event::Answer { .. } => {}
+            Event::Answer { .. } | Event::Notice(_) => {}
             Event::Failed(why) => self.failed = Some(text::line(&why)),
         }
     }
@@ -127,12 +130,6 @@ impl Session {
             Some(speller) => text::line(&ids.iter().map(|&id| (speller.0)(id)).collect::<String>()),
             None => ids.iter().map(|id| format!("‹{id}›")).collect(),
         }
-    }
-
-    /// The next new lane will continue `lane`.
-    pub fn forked(&mut self, lane: usize) {
-        let lanes = self.frames.last().map_or(0, |f| f.lanes.len());
-        self.forks.insert(lanes, lane);
     }
 
     /// A lane of a frame; before it was forked, the lane that it continues.
@@ -243,7 +240,7 @@ mod tests {
         session.take(frame(0, vec![lane(0, &[10, 11]), lane(0, &[10, 11])]));
         session.take(frame(1, vec![lane(2, &[20]), lane(2, &[20])]));
         session.take(frame(2, vec![lane(3, &[21]), lane(3, &[31])]));
-        session.forked(1);
+        session.take(Event::Forked { lane: 2, from: 1 });
         session.take(frame(3, vec![lane(4, &[22]), lane(4, &[32]), lane(4, &[42])]));
         session
     }

@@ -3,7 +3,9 @@
 
 mod bad_input;
 mod compare;
+mod config;
 mod process;
+mod record;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ fn tiny() -> PathBuf {
 fn attnscope(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attnscope"));
     command.args(args).env_remove("ATTNSCOPE_HOME").env("NO_COLOR", "1");
+    // Nobody's own settings.
+    command.env_remove("ATTNSCOPE_CONFIG").env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 

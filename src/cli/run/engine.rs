@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::Sender;
 use miette::{Report, Result};
 
-use crate::cli::prompt::{Prompt, encode};
-use crate::engine::message::{Event, Speller};
+use crate::cli::prompt::{Prompt, encode, speller};
+use crate::engine::message::Event;
 use crate::engine::{EngineHandle, Options, Start, open};
 use crate::model::fetch::{self, Progress};
 use crate::model::locate::Location;
@@ -55,16 +55,11 @@ fn start(
         let _ = events.send(Event::Progress { what: "loading the weights (layers)".into(), done, total });
     };
     let (core, info) = open(&model, options, progress)?;
-    let (spelling, encoding) = (model.clone(), model);
-    let spell = move |id| match &spelling.tokenizer {
-        Some(tokenizer) => tokenizer.text(id),
-        None => format!("⟨{id}⟩"),
-    };
     Ok(Start {
         core,
         info,
-        speller: Speller(Arc::new(spell)),
-        encode: Box::new(move |text| encode(&encoding, text, chat).map_err(|report| words(&report))),
+        speller: speller(&model),
+        encode: Box::new(move |text| encode(&model, text, chat).map_err(|report| words(&report))),
         prompt: ids,
     })
 }

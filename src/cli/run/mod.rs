@@ -1,29 +1,31 @@
 //! `attnscope run`, and `attnscope` alone: the screen where there is a terminal, else a plain summary.
 
 mod engine;
-mod summary;
+mod plain;
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use directories::ProjectDirs;
+use indicatif::HumanBytes;
 use miette::Result;
 
 use super::args::{LaneArgs, ModelArgs, PromptArgs};
 use super::exit::{Interrupted, Io, Usage};
 use super::prompt::Prompt;
+use super::settings;
 use crate::model::locate::resolve;
-use crate::tui::{self, Exit, ScreenOptions};
-
-/// Lanes beside lane 0 where none is named: what most people compare first.
-const DEFAULT_LANES: [&str; 2] = ["streaming@50%", "snapkv@50%"];
+use crate::trace::recorder::Tee;
+use crate::trace::writer::Written;
+use crate::tui::{self, Exit, ScreenOptions, text};
 
 /// Cells of the screen of `--keys` without a terminal, until the macro says otherwise.
-const HEADLESS: (u16, u16) = (160, 48);
+pub const HEADLESS: (u16, u16) = (160, 48);
 
 /// Step a model on the screen (or print a summary where there is no terminal)
 ///
-/// Without --lane, streaming@50% and snapkv@50% run beside lane 0; `--lane full` runs lane 0 alone.
+/// Without --lane, streaming@50% and snapkv@50% run beside lane 0 (or what `attnscope config` says); `--lane full`
+/// runs lane 0 alone.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Tokens to decode for the summary, where there is no terminal
@@ -38,6 +40,12 @@ pub struct Args {
     /// React to the mouse
     #[arg(long)]
     pub mouse: bool,
+    /// Write every frame to FILE, for `attnscope replay`, `diff` and `export`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Let --record overwrite an existing file
+    #[arg(long, requires = "record")]
+    pub force: bool,
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
@@ -46,13 +54,10 @@ pub struct Args {
     pub lanes: LaneArgs,
 }
 
-pub fn run(mut args: Args) -> Result<()> {
-    if args.lanes.lanes.is_empty() {
-        args.lanes.lanes = DEFAULT_LANES.map(str::to_owned).to_vec();
-    }
+pub fn run(args: Args) -> Result<()> {
     let terminal = io::stdout().is_terminal();
     if !terminal && args.keys.is_none() {
-        return summary::run(&args);
+        return plain::run(&args);
     }
     screen(&args, terminal)
 }
@@ -68,11 +73,16 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
         keys: args.keys.clone(),
         mouse: args.mouse,
         colours: None,
-        config: ProjectDirs::from("", "", "attnscope").map(|dirs| dirs.config_dir().to_owned()),
+        config: settings::folder(),
     };
-    let engine =
-        engine::spawn(location, prompt, args.model.options(lanes)).map_err(Io::while_("start the engine's thread"))?;
-    let (commands, events) = (engine.handle.commands.clone(), engine.handle.events.clone());
+    let engine = engine::spawn(location, prompt, args.model.options(lanes.clone()))
+        .map_err(Io::while_("start the engine's thread"))?;
+    let commands = engine.handle.commands.clone();
+    let tee = match &args.record {
+        Some(path) => Some(Tee::start(engine.handle.events.clone(), path, args.force, &lanes)?),
+        None => None,
+    };
+    let events = tee.as_ref().map_or(&engine.handle.events, |tee| &tee.events).clone();
     let left = if terminal {
         tui::run(&options, commands, events)
     } else {
@@ -82,7 +92,9 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
     let failure = engine.failure.clone();
     // Ends the thread, so that the failure is complete.
     drop(engine);
+    let written = tee.map(Tee::finish).transpose();
     let exit = left?;
+    recorded(args, written?);
     if exit == Exit::Interrupted {
         return Err(Interrupted.into());
     }
@@ -92,4 +104,11 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
         Ok(Some(report)) => Err(report),
         Err(_) => Err(Usage::new("the engine has stopped", "run again; `attnscope doctor` shows this machine").into()),
     }
+}
+
+/// Says what `--record` has left.
+fn recorded(args: &Args, written: Option<Written>) {
+    let (Some(path), Some(written)) = (&args.record, written) else { return };
+    let file = text::line(&path.display().to_string());
+    eprintln!("{file}: {} frames recorded, {}", written.frames, HumanBytes(written.bytes));
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::layout::{Layout, Number};
 use crate::cli::exit::Io;
+use crate::cli::output::part_in;
 
 pub struct Output {
     path: PathBuf,
@@ -87,15 +88,6 @@ impl Output {
         self.part.persist(&self.path).map_err(|e| wrong()(e.error))?;
         Ok(size)
     }
-}
-
-/// An unfinished file beside the finished one, with the rights of any new file (temporary ones are private).
-fn part_in(folder: &Path) -> std::io::Result<tempfile::TempPath> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".attnscope-").suffix(".part");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    Ok(builder.tempfile_in(folder)?.into_temp_path())
 }
 
 /// Writes zeros up to `size`: a full disk is an error here, and not a signal in the middle of the run.

@@ -49,7 +49,9 @@ pub struct Map {
     waiting: Option<(Asked, Spot, Instant)>,
     exact: Option<(Cell, f32)>,
     waiting_exact: Option<(Asked, Cell, Instant)>,
-    nothing: Option<String>,
+    /// Why there was no answer, to which question, at which revision of the history.
+    nothing: Option<(Spot, u64, String)>,
+    revision: u64,
     /// Columns of the tile whose positions the chosen lane still holds, 0..=1 [values]; empty for lane 0.
     held: Vec<f32>,
     gutter: u16,
@@ -69,6 +71,7 @@ impl Default for Map {
             exact: None,
             waiting_exact: None,
             nothing: None,
+            revision: 0,
             held: Vec::new(),
             gutter: 0,
         }
@@ -124,7 +127,10 @@ impl Map {
             let early = t.since.elapsed() < FOLLOWING * Duration::from_micros(t.micros as u64);
             t.spot == spot || (running && spot.grown_from(&t.spot) && early)
         };
-        let shown = self.tile.as_ref().is_some_and(fresh);
+        self.revision = seen.session.revision;
+        // The same question at the same moment has no other answer.
+        let refused = self.nothing.as_ref().is_some_and(|(s, at, _)| (*s, *at) == (spot, self.revision));
+        let shown = refused || self.tile.as_ref().is_some_and(fresh);
         if !shown && !self.waiting.is_some_and(|(_, _, since)| open(since)) {
             self.waiting = asker.ask(spot.query()).map(|asked| (asked, spot, Instant::now()));
         }
@@ -312,7 +318,7 @@ impl Panel for Map {
                     self.tile = Some(Tile { spot, values: values.clone(), fitted, micros: *micros, took, since });
                     self.nothing = None;
                 }
-                Answer::Nothing(why) => self.nothing = Some(text::line(why)),
+                Answer::Nothing(why) => self.nothing = Some((spot, self.revision, text::line(why))),
                 _ => {}
             }
             return true;
@@ -377,7 +383,7 @@ impl Panel for Map {
             return;
         }
         let Some(tile) = &self.tile else {
-            let why = self.nothing.as_deref().unwrap_or("the map is asked for");
+            let why = self.nothing.as_ref().map_or("the map is asked for", |(_, _, why)| why);
             put::note(buf, area, why, seen.theme.soft());
             return;
         };

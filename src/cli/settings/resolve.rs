@@ -1,0 +1,50 @@
+//! Command line over file over built-in defaults.
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use super::{DEFAULT_LANES, Settings};
+use crate::cli::args::{LaneArgs, ModelArgs};
+
+/// What the file may say where the command line does not.
+pub struct Resolver<'a> {
+    settings: &'a Settings,
+    /// Of the subcommand.
+    matches: &'a ArgMatches,
+}
+
+impl<'a> Resolver<'a> {
+    pub fn new(settings: &'a Settings, matches: &'a ArgMatches) -> Self {
+        Self { settings, matches }
+    }
+
+    fn fill<T: Clone>(&self, id: &str, field: &mut T, set: Option<&T>) {
+        if self.matches.value_source(id) != Some(ValueSource::CommandLine)
+            && let Some(value) = set
+        {
+            field.clone_from(value);
+        }
+    }
+
+    pub fn model(&self, args: &mut ModelArgs) {
+        let Settings { model, device, threads, kv, queries_budget, .. } = self.settings;
+        self.fill("model", &mut args.model, model.as_ref());
+        self.fill("device", &mut args.device, device.as_ref());
+        self.fill("threads", &mut args.threads, Some(threads).filter(|t| t.is_some()));
+        self.fill("kv", &mut args.kv, Some(kv).filter(|kv| kv.is_some()));
+        self.fill("queries_budget", &mut args.queries_budget, queries_budget.as_ref());
+    }
+
+    pub fn screen(&self, view: &mut Option<String>, mouse: &mut bool) {
+        self.fill("view", view, Some(&self.settings.view));
+        self.fill("mouse", mouse, self.settings.mouse.as_ref());
+    }
+
+    /// Where the command line names no lane.
+    pub fn lanes(&self, args: &mut LaneArgs) {
+        if args.lanes.is_empty() {
+            let built_in = || DEFAULT_LANES.map(str::to_owned).to_vec();
+            args.lanes = self.settings.lanes.clone().unwrap_or_else(built_in);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Whether what a trace says fits together. A file with right check sums may still have been made by anybody.
+
+use crate::engine::frame::{AttentionStats, Frame, Kept, KvNorms, LaneFrame, ResidualStats};
+use crate::engine::message::ModelInfo;
+
+/// More layers, heads or lanes than any model or run has.
+const MOST: usize = 1 << 16;
+
+type Checked = Result<(), String>;
+
+fn fits(holds: bool, what: &str) -> Checked {
+    if holds { Ok(()) } else { Err(format!("{what} do not fit together")) }
+}
+
+/// `len` is the product of `shape`.
+fn filled(shape: &[usize], lens: &[usize]) -> bool {
+    let size = shape.iter().try_fold(1usize, |size, n| size.checked_mul(*n));
+    lens.iter().all(|len| Some(*len) == size)
+}
+
+pub fn model(model: &ModelInfo) -> Checked {
+    let counts = [model.layers, model.heads, model.kv_heads];
+    fits(counts.iter().all(|n| (1..=MOST).contains(n)), "layers and heads of the model")?;
+    fits(model.heads.is_multiple_of(model.kv_heads), "heads and kv heads of the model")?;
+    fits(model.windows.len() == model.layers, "layers and windows of the model")
+}
+
+/// A complete frame of a run of `model` on `prompt`.
+pub fn frame(frame: &Frame, model: &ModelInfo, prompt: &[u32]) -> Checked {
+    fits(frame.partial.is_none(), "a frame that is not complete and a trace")?;
+    fits((1..=MOST).contains(&frame.lanes.len()), "the lanes of a frame")?;
+    let steps = frame.step as usize;
+    let first = if steps == 0 { Some(0) } else { (prompt.len() + steps - 1).try_into().ok() };
+    for lane in &frame.lanes {
+        fits(Some(lane.pos) == first, "a lane's position and its step")?;
+        fits(if steps == 0 { *lane.fed == *prompt } else { lane.fed.len() == 1 }, "a lane's tokens and its step")?;
+        self::lane(lane, model)?;
+    }
+    Ok(())
+}
+
+fn lane(lane: &LaneFrame, model: &ModelInfo) -> Checked {
+    let (rows, positions) = (lane.fed.len(), lane.pos as usize + lane.fed.len());
+    fits(residual(&lane.residual, model, rows), "residual statistics and the model")?;
+    fits(attention(&lane.attention, model, rows), "attention statistics and the model")?;
+    fits(kv_norms(&lane.kv_norms, model, rows), "norms of keys and values and the model")?;
+    fits(kept(&lane.kept, model, positions), "kept positions and the model")?;
+    fits(lane.received.len() <= positions && lane.row.len() <= positions, "attention by position and the step")?;
+    let layers = [lane.kv.per_layer.len(), lane.kv.slots_per_layer.len()];
+    fits(layers.iter().all(|n| *n == 0 || *n == model.layers), "bytes by layer and the model")
+}
+
+fn residual(s: &ResidualStats, model: &ModelInfo, rows: usize) -> bool {
+    let lens = [s.l2.len(), s.rms.len(), s.absmax.len(), s.median.len(), s.argmax.len()];
+    filled(&[s.points, s.rows], &lens) && (s.rows == 0 || (s.points, s.rows) == (1 + 2 * model.layers, rows))
+}
+
+fn attention(s: &AttentionStats, model: &ModelInfo, rows: usize) -> bool {
+    let lens = [s.entropy.len(), s.first.len(), s.recent.len(), s.distance.len()];
+    filled(&[s.layers, s.heads, s.rows], &lens)
+        && (s.rows == 0 || (s.layers, s.heads, s.rows) == (model.layers, model.heads, rows))
+}
+
+fn kv_norms(s: &KvNorms, model: &ModelInfo, rows: usize) -> bool {
+    let lens = [s.key_l2_pre.len(), s.key_l2.len(), s.value_l1.len(), s.value_l2.len()];
+    filled(&[s.layers, s.kv_heads, s.rows], &lens)
+        && (s.rows == 0 || (s.layers, s.kv_heads, s.rows) == (model.layers, model.kv_heads, rows))
+}
+
+fn kept(kept: &Kept, model: &ModelInfo, positions: usize) -> bool {
+    let shape = (kept.layers, kept.kv_heads, kept.positions);
+    filled(&[kept.layers, kept.kv_heads, kept.positions.div_ceil(64)], &[kept.bits.len()])
+        && (kept.bits.is_empty() || shape == (model.layers, model.kv_heads, positions))
+}
