@@ -28,6 +28,9 @@ pub enum EngineError {
     #[error("policy {spec} reads {needed} queries at the end of the prompt, but only {kept} fit the budget")]
     #[diagnostic(help("raise --queries-budget, or choose a smaller window"))]
     QueriesBudget { spec: String, needed: usize, kept: usize },
+    #[error("policy {spec} is not for this model: {why}")]
+    #[diagnostic(help("give a file that was made for this model"))]
+    PolicyMisfit { spec: String, why: String },
     #[error(transparent)]
     Backend(#[from] BackendError),
 }

@@ -23,7 +23,7 @@ impl LaneView for Shown {
 fn check(model: &str, of: usize, numbers: &[usize], prompt: usize, runs: &[(&str, &[&[u64]])]) {
     let tensors = file(model, "policies.safetensors");
     let tensors = SafeTensors::deserialize(&tensors).unwrap();
-    let layers = numbers.iter().enumerate().map(|(i, &number)| (number, layer(&tensors, i, prompt))).collect();
+    let layers = numbers.iter().enumerate().map(|(i, &number)| (number, layer(&tensors, i, prompt, 1e4))).collect();
     let lane = Shown { layers };
     let at = Moment { step: 0, prompt, layers: of, layer: 0 };
     for (spec, expected) in runs {

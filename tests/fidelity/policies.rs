@@ -1,4 +1,8 @@
 //! Kept sets and their effect against NVIDIA kvpress, on the real forward pass.
+//!
+//! Left out of the reference: LagKV on Gemma 3 (kvpress divides by zero there and sorts NaN), ChunkKV's entropy gate,
+//! chunks of key norms on SmolLM2 and Compactor on the shortest prompt (more equal scores than places: which of them
+//! stay is the sort's accident), and what reads a file (`src/policy` tests Q-Filters and DuoAttention).
 
 use attnscope::engine::{Core, Pause, Precision};
 use attnscope::policy::Decision;
@@ -35,9 +39,19 @@ fn digests(text: &Value) -> Vec<u32> {
     bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
+/// Scores this close (relative) are equal but for rounding. The sketched ones solve ill-conditioned equations: kvpress in
+/// float32 and in float64 differ by 1.5e-3 there, by 2e-4 for the non-causal ones, by 2e-5 elsewhere.
+fn noise(press: &str) -> f32 {
+    match press {
+        "leverage" | "compactor" => 1.5e-3,
+        "non_causal_attn" => 2e-4,
+        _ => 1e-6,
+    }
+}
+
 /// The lowest kept and the highest dropped score of a head are equal but for rounding: which of the two stays is the
 /// sort's accident (equal tokens have equal keys in layer 0).
-fn tie(decision: Option<&Decision>, head: usize) -> bool {
+fn tie(decision: Option<&Decision>, head: usize, noise: f32) -> bool {
     let Some(decision) = decision else { return false };
     let (scores, forced) = (&decision.scores.values[head], &decision.scores.forced[head]);
     let (mut kept, mut dropped) = (f32::INFINITY, f32::NEG_INFINITY);
@@ -47,7 +61,7 @@ fn tie(decision: Option<&Decision>, head: usize) -> bool {
             Err(_) => dropped = dropped.max(*score),
         }
     }
-    (kept - dropped).abs() <= 1e-6 * kept.abs()
+    (kept - dropped).abs() <= noise * kept.abs()
 }
 
 struct Tally {
@@ -73,7 +87,8 @@ fn check(core: &mut Core, ids: &[u32], runs: &[Value], layers: &[u32], at: &str,
             let (layer, head) = (layers[i / heads] as usize, i % heads);
             let ours = before.kept.list(layer, head);
             if digest(&ours) != theirs {
-                assert!(tie(decisions[layer].as_ref(), head), "{at}: layer {layer}, head {head} keeps {ours:?}");
+                let noise = noise(run["press"].as_str().unwrap());
+                assert!(tie(decisions[layer].as_ref(), head, noise), "{at}: layer {layer}, head {head} keeps {ours:?}");
                 differ += 1;
             }
         }
