@@ -59,10 +59,9 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn write(trace: &mut Trace, format: Format, out: &mut impl Write, doing: &str) -> Result<()> {
-    let speller = trace.speller();
     let written = match format {
         Format::Chrome => export::chrome(trace, out),
-        Format::Csv => export::csv(trace, &|id| text::token(&(speller.0)(id)), out),
+        Format::Csv => export::csv(trace, &text::line, out),
         Format::Json => export::json(trace, out),
     };
     written.and_then(|()| Ok(out.flush()?)).map_err(|failed| match failed {

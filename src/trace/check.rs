@@ -4,7 +4,7 @@ use crate::engine::frame::{AttentionStats, Frame, Kept, KvNorms, LaneFrame, Resi
 use crate::engine::message::ModelInfo;
 
 /// More layers, heads or lanes than any model or run has.
-const MOST: usize = 1 << 16;
+const MOST: usize = 1 << 12;
 
 type Checked = Result<(), String>;
 
@@ -50,25 +50,31 @@ fn lane(lane: &LaneFrame, model: &ModelInfo) -> Checked {
     fits(layers.iter().all(|n| *n == 0 || *n == model.layers), "bytes by layer and the model")
 }
 
+/// `shape` is what the model and the step ask for, or nothing was measured: no rows of it, or nothing at all.
+fn shaped(shape: &[usize], asked: &[usize]) -> bool {
+    let outer = shape.len() - 1;
+    shape == asked || shape[outer] == 0 && (shape[..outer] == asked[..outer] || shape.iter().all(|n| *n == 0))
+}
+
 fn residual(s: &ResidualStats, model: &ModelInfo, rows: usize) -> bool {
-    let lens = [s.l2.len(), s.rms.len(), s.absmax.len(), s.median.len(), s.argmax.len()];
-    filled(&[s.points, s.rows], &lens) && (s.rows == 0 || (s.points, s.rows) == (1 + 2 * model.layers, rows))
+    let (shape, lens) = ([s.points, s.rows], [s.l2.len(), s.rms.len(), s.absmax.len(), s.median.len(), s.argmax.len()]);
+    filled(&shape, &lens) && shaped(&shape, &[1 + 2 * model.layers, rows])
 }
 
 fn attention(s: &AttentionStats, model: &ModelInfo, rows: usize) -> bool {
     let lens = [s.entropy.len(), s.first.len(), s.recent.len(), s.distance.len()];
-    filled(&[s.layers, s.heads, s.rows], &lens)
-        && (s.rows == 0 || (s.layers, s.heads, s.rows) == (model.layers, model.heads, rows))
+    let shape = [s.layers, s.heads, s.rows];
+    filled(&shape, &lens) && shaped(&shape, &[model.layers, model.heads, rows])
 }
 
 fn kv_norms(s: &KvNorms, model: &ModelInfo, rows: usize) -> bool {
     let lens = [s.key_l2_pre.len(), s.key_l2.len(), s.value_l1.len(), s.value_l2.len()];
-    filled(&[s.layers, s.kv_heads, s.rows], &lens)
-        && (s.rows == 0 || (s.layers, s.kv_heads, s.rows) == (model.layers, model.kv_heads, rows))
+    let shape = [s.layers, s.kv_heads, s.rows];
+    filled(&shape, &lens) && shaped(&shape, &[model.layers, model.kv_heads, rows])
 }
 
 fn kept(kept: &Kept, model: &ModelInfo, positions: usize) -> bool {
-    let shape = (kept.layers, kept.kv_heads, kept.positions);
+    let shape = [kept.layers, kept.kv_heads, kept.positions];
     filled(&[kept.layers, kept.kv_heads, kept.positions.div_ceil(64)], &[kept.bits.len()])
-        && (kept.bits.is_empty() || shape == (model.layers, model.kv_heads, positions))
+        && shaped(&shape, &[model.layers, model.kv_heads, positions])
 }

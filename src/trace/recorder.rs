@@ -28,7 +28,7 @@ pub struct Recorder {
     thread: JoinHandle<Result<Written>>,
 }
 
-/// Where the recorder's end of a run went wrong, told while the run goes on.
+/// Hears why the recording ended early, while the run goes on.
 pub type Complaint = Box<dyn Fn(String) + Send>;
 
 impl Recorder {

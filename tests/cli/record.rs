@@ -214,6 +214,29 @@ fn files_are_not_overwritten_and_what_is_no_trace_is_refused() {
     refuses(&["replay", &words(&folder.path("flipped"))], 2, &["damaged at byte"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_killed_run_leaves_what_was_recorded() {
+    let folder = Folder::new();
+    let path = folder.path("a.trace");
+    let (model, prompt) = (super::tiny(), ids(40));
+    let mut child = super::attnscope(&["run", "--ids", &prompt, "--steps", "4000", "--threads", "1", "--lane", "full"])
+        .args(["--model", &words(&model), "--record", &words(&path)])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let started = std::time::Instant::now();
+    // The prompt and a few steps.
+    while std::fs::metadata(&path).map_or(0, |m| m.len()) < 60_000 {
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "nothing was recorded");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().expect("SIGKILL");
+    assert!(!child.wait().expect("the end").success(), "it was still running");
+    let report = json(&run(&["diff", &words(&path), &words(&path), "--json"]));
+    assert!(report["equal"] == true && report["a"]["steps"].as_u64() > Some(1), "{}", report["a"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_ends_the_recording_and_not_the_run() {

@@ -37,10 +37,10 @@ pub fn chrome(trace: &mut Trace, out: &mut impl Write) -> Result<(), Failed> {
         list.put(&json!({ "ph": "M", "name": "thread_sort_index", "pid": 1, "tid": track,
             "args": { "sort_index": track } }))?;
     }
-    let mut now = 0;
+    let mut now = 0u64;
     frames(trace, |frame| {
         step(&mut list, frame, now)?;
-        now += frame.wall_ns;
+        now = now.saturating_add(frame.wall_ns);
         Ok(())
     })?;
     Ok(writeln!(out, "\n]}}")?)

@@ -27,11 +27,13 @@ fn mean(values: &[f32]) -> Option<f32> {
     (n > 0).then(|| sum / n as f32)
 }
 
-/// `spell` gives a token as it may stand in a table. `fed` is the last token fed in the step; residual and attention
+/// `shown` makes a text from the trace fit to stand in a table. `fed` is the last token fed in the step; residual and attention
 /// are those of all rows of the step (in step 0, of the whole prompt), `residual_l2_last` of the last row after the
 /// last layer. Nats, bytes, nanoseconds.
-pub fn csv(trace: &mut Trace, spell: &dyn Fn(u32) -> String, out: &mut impl Write) -> Result<(), Failed> {
+pub fn csv(trace: &mut Trace, shown: &dyn Fn(&str) -> String, out: &mut impl Write) -> Result<(), Failed> {
     write!(out, "{COLUMNS}\r\n")?;
+    let speller = trace.speller();
+    let token = |id: u32| quoted(&shown(&(speller.0)(id)));
     frames(trace, |frame| {
         let ops: u64 = frame.ops.iter().fold(0, |sum, op| sum.saturating_add(op.total_ns));
         for (i, lane) in frame.lanes.iter().enumerate() {
@@ -41,13 +43,13 @@ pub fn csv(trace: &mut Trace, spell: &dyn Fn(u32) -> String, out: &mut impl Writ
             let row = [
                 frame.step.to_string(),
                 i.to_string(),
-                quoted(&lane.spec),
+                quoted(&shown(&lane.spec)),
                 (lane.pos as usize + lane.fed.len()).saturating_sub(1).to_string(),
                 lane.fed.len().to_string(),
                 field(fed),
-                field(fed.map(|id| quoted(&spell(id)))),
+                field(fed.map(&token)),
                 field(lane.next),
-                field(lane.next.map(|id| quoted(&spell(id)))),
+                field(lane.next.map(&token)),
                 field(lane.candidates.first().map(|c| c.id)),
                 field(finite(lane.entropy)),
                 field(lane.nll.and_then(finite)),

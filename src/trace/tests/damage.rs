@@ -122,8 +122,18 @@ fn frames_that_contradict_themselves_are_refused() {
     };
     assert_eq!(says(&frame(1), 1).unwrap(), (1, false));
     assert!(says(&frame(1), 2).is_err(), "another step in the head");
+    let mut unmeasured = frame(1);
+    for lane in &mut unmeasured.lanes {
+        (lane.residual, lane.kept) = (Arc::default(), Arc::default());
+        lane.attention = Arc::new(AttentionStats { layers: 2, heads: 2, ..Default::default() });
+    }
+    assert_eq!(says(&unmeasured, 1).unwrap(), (1, false), "probes may be off");
     type Change = (&'static str, fn(&mut Frame));
-    let changes: [Change; 9] = [
+    let changes: [Change; 12] = [
+        // Large where nothing has to be there to back it.
+        ("residual", |f| f.lanes[0].residual = Arc::new(ResidualStats { points: 1 << 40, ..Default::default() })),
+        ("attention", |f| f.lanes[0].attention = Arc::new(AttentionStats { heads: 1 << 40, ..Default::default() })),
+        ("kept", |f| f.lanes[1].kept = Arc::new(Kept { positions: 1 << 40, ..Default::default() })),
         ("residual", |f| Arc::make_mut(&mut f.lanes[1].residual).l2.truncate(3)),
         ("residual", |f| Arc::make_mut(&mut f.lanes[0].residual).points = usize::MAX),
         ("attention", |f| Arc::make_mut(&mut f.lanes[0].attention).heads = 1 << 40),
