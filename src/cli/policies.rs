@@ -11,7 +11,9 @@ use crate::policy::registry::POLICIES;
 
 const GRAMMAR: &str = "\
 spec = part(+part)*, part = name[@budget][:key=value,...]; budget = N% (of the prompt, kept) or N (tokens)
-e.g. snapkv@50%, streaming@256:sinks=8, h2o@12.5%:recent=25%; 100% keeps what is generated, too";
+e.g. snapkv@50%, streaming@256:sinks=8, h2o@12.5%:recent=25%; 100% keeps what is generated, too
+budgets and wrappers act on the scorer behind them: adakv+criticalkv+snapkv@25%; scorers follow each other:
+snapkv@50%+decoding:every=8+knorm@256";
 
 /// Columns where the output is no terminal.
 const PLAIN_WIDTH: u16 = 120;
@@ -128,7 +130,8 @@ mod tests {
                 assert!(keys.iter().any(|row| row.contains(&line)), "{line}");
             }
         }
-        assert_eq!(json["policies"][5]["paper"]["url"], "https://arxiv.org/abs/2404.14469");
+        let snapkv = json["policies"].as_array().unwrap().iter().find(|row| row["name"] == "snapkv").unwrap();
+        assert_eq!(snapkv["paper"]["url"], "https://arxiv.org/abs/2404.14469");
         assert_eq!(json["policies"][0]["budget"], Value::Null);
     }
 }

@@ -35,7 +35,11 @@ fn lanes() {
     lane("snapkw@50%", &["did you mean `snapkv`?"]);
     lane("snapkv@50%:windwo=3", &["did you mean `window`?"]);
     lane("snapkv@200%", &["200%"]);
-    lane("knorm+h2o", &["both"]);
+    lane("knorm+full", &["`full`", "stands alone"]);
+    lane("adakv", &["`adakv`", "behind it"]);
+    lane("adakv@50%+snapkv", &["takes no budget"]);
+    lane("decoding:every=8+snapkv@50%", &["after a step"]);
+    lane("qfilter:file=no-such-file.safetensors", &["no-such-file"]);
     refuses("compare", &["--ids", &some], 2, &["no --lane"]);
     refuses("compare", &["--ids", &some, "--lane", "full"], 2, &["no --lane"]);
 }
