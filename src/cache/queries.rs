@@ -20,9 +20,9 @@ pub struct Queries {
     end: u32,
     capacity: usize,
     budget: u64,
-    /// [L·H][capacity][D]
+    /// [capacity][L·H][D]: new positions lie at the end, so that nothing moves where memory is added.
     rows: Rows,
-    /// [L·H][capacity], nats.
+    /// [capacity][L·H], nats.
     lse: Vec<f32>,
 }
 
@@ -80,25 +80,23 @@ impl Queries {
     }
 
     fn resize(&mut self, drop: usize, capacity: usize) {
-        fn moved<T: Cell>(old: &[T], planes: usize, from: usize, to: usize, drop: usize, live: usize) -> Vec<T> {
-            let mut new = vec![T::default(); planes * to];
-            for p in 0..planes {
-                new[p * to..][..live].copy_from_slice(&old[p * from + drop..][..live]);
-            }
-            new
+        fn moved<T: Cell>(all: &mut Vec<T>, drop: usize, len: usize) {
+            all.drain(..drop.min(all.len()));
+            all.reserve_exact(len.saturating_sub(all.len()));
+            all.resize(len, T::default());
+            all.shrink_to_fit();
         }
-        let (planes, live) = (self.layers * self.heads, (self.end - self.first) as usize - drop);
-        let (from, d) = (self.capacity, self.dim);
+        let (planes, d) = (self.layers * self.heads, self.dim);
         match &mut self.rows {
-            Rows::F32(rows) => *rows = moved(rows, planes, from * d, capacity * d, drop * d, live * d),
-            Rows::F16(rows) => *rows = moved(rows, planes, from * d, capacity * d, drop * d, live * d),
+            Rows::F32(rows) => moved(rows, drop * planes * d, capacity * planes * d),
+            Rows::F16(rows) => moved(rows, drop * planes * d, capacity * planes * d),
         }
-        self.lse = moved(&self.lse, planes, from, capacity, drop, live);
+        moved(&mut self.lse, drop * planes, capacity * planes);
         self.capacity = capacity;
     }
 
     fn index(&self, layer: usize, head: usize, position: u32) -> usize {
-        (layer * self.heads + head) * self.capacity + (position - self.first) as usize
+        ((position - self.first) as usize * self.layers + layer) * self.heads + head
     }
 
     /// For a pass whose threads store different entries at once.
@@ -108,8 +106,8 @@ impl Queries {
             Rows::F16(rows) => RowsPtr::F16(rows.as_mut_ptr()),
         };
         let range = self.range();
-        let (heads, dim, capacity, layers) = (self.heads, self.dim, self.capacity, self.layers);
-        QueryWriter { layers, heads, dim, capacity, range, rows, lse: self.lse.as_mut_ptr() }
+        let (heads, dim, layers) = (self.heads, self.dim, self.layers);
+        QueryWriter { layers, heads, dim, range, rows, lse: self.lse.as_mut_ptr() }
     }
 
     /// Reads one query [D] and returns the log-sum-exp of its attention row.
@@ -139,7 +137,6 @@ pub struct QueryWriter {
     layers: usize,
     heads: usize,
     dim: usize,
-    capacity: usize,
     range: std::ops::Range<u32>,
     rows: RowsPtr,
     lse: *mut f32,
@@ -152,7 +149,7 @@ unsafe impl Sync for QueryWriter {}
 impl QueryWriter {
     fn index(&self, layer: usize, head: usize, position: u32) -> usize {
         assert!(layer < self.layers && head < self.heads && self.range.contains(&position));
-        (layer * self.heads + head) * self.capacity + (position - self.range.start) as usize
+        ((position - self.range.start) as usize * self.layers + layer) * self.heads + head
     }
 
     /// Stores one query [D].

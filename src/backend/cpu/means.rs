@@ -10,28 +10,44 @@ use super::program::Items;
 use super::shared::Grid;
 use super::simd::vectorized;
 
+/// Positions summed over all heads at a time: they stay in registers.
+const SPAN: usize = 64;
+
 /// Adds what the heads of one layer have at each position to `sum` [positions]; `of` picks a query head's values.
 fn add_layer(heads: &[HeadCache], of: impl Fn(&HeadCache, usize) -> &[f32], sum: &mut [f32]) {
-    let mut slots = Vec::new();
-    for cache in heads {
+    let (whole, thinned): (Vec<_>, Vec<_>) =
+        heads.iter().partition(|cache| cache.len() == cache.positions.last().map_or(0, |&p| p as usize + 1));
+    let rows: Vec<&[f32]> =
+        whole.iter().flat_map(|cache| (0..cache.received.len()).map(|head| of(cache, head))).collect();
+    vectorized(
+        #[inline(always)]
+        || add_rows(&rows, sum),
+    );
+    for cache in thinned {
         // Heads of a group hold the same positions: added up slot by slot before they are spread.
-        slots.clear();
-        slots.resize(cache.len(), 0.0f32);
-        for head in 0..cache.received.len() {
-            let values = of(cache, head);
-            vectorized(
-                #[inline(always)]
-                || slots.iter_mut().zip(values).for_each(|(s, v)| *s += v),
-            );
+        let rows: Vec<&[f32]> = (0..cache.received.len()).map(|head| of(cache, head)).collect();
+        let mut slots = vec![0.0f32; cache.len()];
+        vectorized(
+            #[inline(always)]
+            || add_rows(&rows, &mut slots),
+        );
+        cache.positions.iter().zip(&slots).for_each(|(&p, v)| sum[p as usize] += v);
+    }
+}
+
+/// sum += Σ rows, each no longer than `sum`.
+#[inline(always)]
+fn add_rows(rows: &[&[f32]], sum: &mut [f32]) {
+    for (i, sum) in sum.chunks_mut(SPAN).enumerate() {
+        let mut all = [0.0f32; SPAN];
+        for row in rows {
+            let row = &row[row.len().min(i * SPAN)..row.len().min((i + 1) * SPAN)];
+            match row.first_chunk::<SPAN>() {
+                Some(row) => all.iter_mut().zip(row).for_each(|(sum, v)| *sum += v),
+                None => all.iter_mut().zip(row).for_each(|(sum, v)| *sum += v),
+            }
         }
-        if cache.len() == cache.positions.last().map_or(0, |&p| p as usize + 1) {
-            vectorized(
-                #[inline(always)]
-                || sum.iter_mut().zip(&slots).for_each(|(s, v)| *s += v),
-            );
-        } else {
-            cache.positions.iter().zip(&slots).for_each(|(&p, v)| sum[p as usize] += v);
-        }
+        sum.iter_mut().zip(all).for_each(|(sum, v)| *sum += v);
     }
 }
 
