@@ -12,7 +12,7 @@ use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::expected::{FUTURE, mean};
 use super::key::{Count, Key, Real};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, dot, wide};
 use super::rope::{mean_rotation, plain_queries, rotated};
 
@@ -42,10 +42,6 @@ struct Cap {
 }
 
 impl Scorer for Cap {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

@@ -12,7 +12,7 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, Key, Real};
 use super::leverage::{Leverage, SEED, SKETCH, z_scores};
 use super::noncausal::{CHUNK, NonCausal, PADDING};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::wide;
 use super::rope::plain_keys;
 
@@ -51,10 +51,6 @@ struct Compactor {
 }
 
 impl Scorer for Compactor {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

@@ -8,7 +8,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static WINDOW: Key<Count> =
@@ -50,10 +50,6 @@ enum Of {
 }
 
 impl Scorer for Cur {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn score(&self, _at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
         let head = |kv_head| {
             let keys = self.share(&view.keys(kv_head), view.head_dim());

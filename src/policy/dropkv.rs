@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Auto, Count, Key};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::snapkv::{AUTO, voters};
 
 static WINDOW: Key<Auto<Count>> =
@@ -31,10 +31,6 @@ struct DropKv {
 }
 
 impl Scorer for DropKv {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

@@ -11,19 +11,15 @@
 //! them by a proxy of mean queries on mean keys. The authors stream during the prompt, too; here, as in kvpress, the
 //! prompt is read with all of the cache. With `every=step` streaming heads stay at sinks + recent while decoding.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-use safetensors::{Dtype, SafeTensors};
-
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
-use super::key::{Choice, Count, FileName, Key, OfBudget, every};
+use super::key::{Auto, Choice, Count, File, Key, OfBudget, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::tensor_file;
 use super::window::recency;
 
-static FILE: Key<FileName> = Key::new("file", "safetensors file with the scores of the heads", FileName, None);
+static FILE: Key<Auto<File>> =
+    Key::new("file", "safetensors file with the scores of the heads", Auto(File, "none: the policy is refused"), None);
 static STREAM: Key<OfBudget> =
     Key::new("stream", "kv heads of the model that stream, a share or a number", OfBudget, Amount::percent(50));
 static SINKS: Key<Count> = Key::new("sinks", "first positions that a streaming head keeps", Count(0, 1_000_000), 128);
@@ -44,9 +40,9 @@ pub static POLICY: Descriptor = Descriptor {
         let Some(file) = spec.get(&FILE) else {
             return Part::Missing(format!("needs `file=NAME`: safetensors with f32 `{TENSOR}` [layers, kv heads]"));
         };
-        let scores = match read(Path::new(&file)) {
-            Ok(scores) => scores,
-            Err(why) => return Part::Missing(format!("cannot use `{file}`: {why}")),
+        let scores: Vec<Vec<f32>> = match tensor_file::read(&file, TENSOR, "[layers, kv heads]") {
+            Ok(([_, heads], scores)) => scores.chunks(heads).map(<[f32]>::to_vec).collect(),
+            Err(why) => return Part::Missing(format!("cannot use `{}`: {why}", file.display())),
         };
         Part::scorer(Duo {
             streams: streaming(&scores, spec.get(&STREAM)),
@@ -58,8 +54,6 @@ pub static POLICY: Descriptor = Descriptor {
 };
 
 const TENSOR: &str = "duo_head_scores";
-/// Largest file that is read, bytes: some thousand times what the heads of any model need.
-const LIMIT: u64 = 64 << 20;
 
 struct Duo {
     /// [layers][kv heads]
@@ -96,29 +90,6 @@ impl Scorer for Duo {
     }
 }
 
-/// Scores of all heads [layers][kv heads].
-fn read(path: &Path) -> Result<Vec<Vec<f32>>, String> {
-    // before opening: a pipe would wait for its writer
-    let about = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    if !about.is_file() || about.len() > LIMIT {
-        return Err(format!("not a plain file of at most {} MiB", LIMIT >> 20));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    file.take(LIMIT).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|_| "not a safetensors file".to_owned())?;
-    let tensor = tensors.tensor(TENSOR).map_err(|_| format!("there is no tensor `{TENSOR}`"))?;
-    let &[layers, heads] = tensor.shape() else { return Err(format!("`{TENSOR}` is not [layers, kv heads]")) };
-    if tensor.dtype() != Dtype::F32 || layers * heads == 0 {
-        return Err(format!("`{TENSOR}` is empty or not f32"));
-    }
-    let scores: Vec<f32> = tensor.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-    match scores.iter().all(|score| score.is_finite()) {
-        true => Ok(scores.chunks(heads).map(<[f32]>::to_vec).collect()),
-        false => Err(format!("`{TENSOR}` holds numbers that are not finite")),
-    }
-}
-
 /// Which heads stream [layers][kv heads].
 fn streaming(scores: &[Vec<f32>], share: Amount) -> Vec<Vec<bool>> {
     let heads = || scores.iter().enumerate().flat_map(|(l, heads)| (0..heads.len()).map(move |h| (l, h)));
@@ -135,7 +106,7 @@ mod tests {
     use super::*;
     use crate::policy::testing::{decide, moment, random_layer};
     use crate::policy::{Policy, Spec};
-    use safetensors::tensor::{TensorView, serialize};
+    use safetensors::tensor::{Dtype, TensorView, serialize};
 
     /// A file of its own for each test.
     fn written(name: &str, tensor: &str, shape: [usize; 2], scores: &[f32]) -> String {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, Real, SWITCH};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, dot, wide};
 use super::rope::{mean_rotation, plain_queries, rotated};
 
@@ -54,10 +54,6 @@ struct Expected {
 }
 
 impl Scorer for Expected {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

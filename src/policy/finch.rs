@@ -11,7 +11,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, Key};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::snapkv::{AUTO, voters};
 
 static WINDOW: Key<Auto<Count>> = Key::new(
@@ -36,10 +36,6 @@ struct Finch {
 }
 
 impl Scorer for Finch {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

@@ -128,22 +128,6 @@ impl Domain for Real {
     }
 }
 
-/// The name of a file, or `none`. No commas and plus signs: those belong to the spec.
-pub struct FileName;
-
-impl Domain for FileName {
-    type Value = Option<String>;
-    fn read(&self, text: &str) -> Option<Self::Value> {
-        (printable(text) == text && !text.is_empty()).then(|| (text != "none").then(|| text.to_owned()))
-    }
-    fn show(&self, value: Self::Value) -> String {
-        value.unwrap_or_else(|| "none".into())
-    }
-    fn allowed(&self) -> String {
-        "name of a file, of printable characters without comma and plus".into()
-    }
-}
-
 /// `auto` (chosen from the prompt, as `.1` says) or a value of the inner domain.
 pub struct Auto<D: Domain>(pub D, pub &'static str);
 

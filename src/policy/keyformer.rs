@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key, OfBudget, Real};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::random::mix;
 
 static RECENT: Key<OfBudget> =
@@ -47,10 +47,6 @@ struct Keyformer {
 const ROWS: u32 = 64;
 
 impl Scorer for Keyformer {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

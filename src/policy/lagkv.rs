@@ -14,7 +14,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, SWITCH};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 
 static SINKS: Key<Count> = Key::new("sinks", "first entries that always stay", Count(0, 1_000_000), 4);
 static LAG: Key<Count> = Key::new("lag", "entries in a block", Count(1, 1_000_000), 128);
@@ -55,10 +55,6 @@ struct LagKv {
 }
 
 impl Scorer for LagKv {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn score(&self, _at: Moment, budget: usize, view: &dyn LayerView) -> Option<Scores> {
         let mut scores = Scores::default();
         let mut own = Vec::new();

@@ -11,7 +11,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, wide};
 use super::random::{INCREMENT, mix};
 use super::rope::plain_keys;
@@ -38,10 +38,6 @@ pub(super) struct Leverage {
 }
 
 impl Scorer for Leverage {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn score(&self, _at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
         let of = |kv_head| self.of(wide(&plain_keys(view, kv_head, 0..view.positions(kv_head).len())), view.head_dim());
         Some(Scores::free(z_scores((0..view.kv_heads()).map(of).collect())))

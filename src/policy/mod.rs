@@ -25,6 +25,7 @@ mod entropychunkkv;
 mod evictor;
 mod quadratic;
 mod rope;
+mod tensor_file;
 
 mod cap;
 mod compactor;

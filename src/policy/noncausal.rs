@@ -17,7 +17,7 @@ use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::leverage::z_scores;
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 
 pub(super) static CHUNK: Key<Count> = Key::new("chunk", "entries that see each other", Count(1, 65_536), 256);
 pub(super) static PADDING: Key<Choice<bool>> = Key::new(
@@ -46,10 +46,6 @@ pub(super) struct NonCausal {
 }
 
 impl Scorer for NonCausal {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

@@ -168,7 +168,9 @@ pub fn group_mean(view: &dyn LayerView, mut per_head: impl FnMut(usize) -> Vec<f
 
 /// Rates the held slots of a layer. Stateless: the same view gives the same scores, so that rewinding is exact.
 pub trait Scorer: Send + Sync {
-    fn schedule(&self) -> Schedule;
+    fn schedule(&self) -> Schedule {
+        Schedule::AfterPrefill
+    }
     /// Scores of the slots that `view` holds, where a kv head may keep `budget` of them.
     /// `None`: this layer is left alone.
     fn score(&self, at: Moment, budget: usize, view: &dyn LayerView) -> Option<Scores>;

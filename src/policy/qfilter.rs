@@ -10,12 +10,11 @@
 
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
-
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, File, Key};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::tensor_file;
 
 static FILE: Key<Auto<File>> =
     Key::new("file", "filters of the model, a safetensors file", Auto(File, "from this very prompt"), None);
@@ -32,7 +31,7 @@ pub static POLICY: Descriptor = Descriptor {
     keys: &[&FILE],
     build: |spec| match spec.get(&FILE).map(|path| Filters::read(&path)).transpose() {
         Ok(filters) => Part::scorer(QFilter { filters }),
-        Err(why) => Part::Missing(format!("cannot be used: {why}")),
+        Err(why) => Part::Missing(why),
     },
 };
 
@@ -42,14 +41,8 @@ struct QFilter {
 
 /// Queries before this position say little about the others (attention sinks).
 const SINKS: u32 = 4;
-/// Largest file that is read, bytes.
-const LIMIT: u64 = 64 << 20;
 
 impl Scorer for QFilter {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         self.filters.is_some()
     }
@@ -105,23 +98,9 @@ struct Filters {
 impl Filters {
     /// Fails with a sentence about what is wrong with the file.
     fn read(path: &Path) -> Result<Self, String> {
-        let name = path.display();
-        let about = std::fs::metadata(path).map_err(|error| format!("{name}: {error}"))?;
-        if !about.is_file() || about.len() > LIMIT {
-            return Err(format!("{name} is no file of at most {LIMIT} bytes"));
-        }
-        let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-        let file =
-            SafeTensors::deserialize(&bytes).map_err(|error| format!("{name} is no safetensors file: {error}"))?;
-        let tensor = file.tensor("q_filters").map_err(|_| format!("{name} has no tensor `q_filters`"))?;
-        let (Dtype::F32, &[layers, kv_heads, dim]) = (tensor.dtype(), tensor.shape()) else {
-            return Err(format!("`q_filters` in {name} is no f32 tensor [layers, kv heads, head dimension]"));
-        };
-        let values: Vec<f32> = tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        match values.iter().all(|x| x.is_finite()) {
-            true => Ok(Self { path: path.into(), shape: [layers, kv_heads, dim], values }),
-            false => Err(format!("`q_filters` in {name} has values that are no finite numbers")),
-        }
+        let read = tensor_file::read(path, "q_filters", "[layers, kv heads, head dimension]");
+        let (shape, values) = read.map_err(|why| format!("cannot use `{}`: {why}", path.display()))?;
+        Ok(Self { path: path.into(), shape, values })
     }
 
     fn of(&self, layer: usize, kv_head: usize) -> &[f32] {
@@ -135,6 +114,7 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
     use crate::policy::testing::{close, drawn, score};
+    use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
     /// A file of one tensor, gone when dropped.

@@ -11,7 +11,7 @@
 
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key, Real};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::window::recency;
 
 static THRESHOLD: Key<Real> =
@@ -46,10 +46,6 @@ struct SimLayer {
 }
 
 impl Scorer for SimLayer {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn window(&self, _prompt: usize) -> usize {
         1
     }

@@ -13,7 +13,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, Key, Odd};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 
 static WINDOW: Key<Auto<Count>> =
     Key::new("window", "last prompt queries that vote; their own entries stay", Auto(Count(1, 1_000_000), AUTO), None);
@@ -50,10 +50,6 @@ enum Pool {
 }
 
 impl Scorer for SnapKv {
-    fn schedule(&self) -> Schedule {
-        Schedule::AfterPrefill
-    }
-
     fn decodes(&self) -> bool {
         false
     }

@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::frame::{Frame, LaneFrame};
 
-/// What a lane may have in common with lane 0, one bit each.
-const FED: u8 = 1;
-const RESIDUAL: u8 = 2;
-const ATTENTION: u8 = 4;
-const KV_NORMS: u8 = 8;
-const RECEIVED: u8 = 16;
-const ROW: u8 = 32;
-const KEPT: u8 = 64;
+/// What a lane may have in common with lane 0: calls `$each!(field, bit)` for each. The bits are part of the format.
+macro_rules! shared {
+    ($each:ident) => {
+        $each!(fed, 1);
+        $each!(residual, 2);
+        $each!(attention, 4);
+        $each!(kv_norms, 8);
+        $each!(received, 16);
+        $each!(row, 32);
+        $each!(kept, 64);
+    };
+}
 
 #[derive(Serialize, Deserialize)]
 pub struct Packed {
@@ -26,38 +30,26 @@ pub struct Packed {
 fn take_out(lane: &mut LaneFrame, first: &LaneFrame) -> u8 {
     let mut shared = 0;
     macro_rules! same {
-        ($field:ident, $bit:ident) => {
+        ($field:ident, $bit:literal) => {
             if Arc::ptr_eq(&lane.$field, &first.$field) {
                 lane.$field = Arc::default();
                 shared |= $bit;
             }
         };
     }
-    same!(fed, FED);
-    same!(residual, RESIDUAL);
-    same!(attention, ATTENTION);
-    same!(kv_norms, KV_NORMS);
-    same!(received, RECEIVED);
-    same!(row, ROW);
-    same!(kept, KEPT);
+    shared!(same);
     shared
 }
 
 fn put_back(lane: &mut LaneFrame, first: &LaneFrame, shared: u8) {
     macro_rules! same {
-        ($field:ident, $bit:ident) => {
+        ($field:ident, $bit:literal) => {
             if shared & $bit != 0 {
                 lane.$field = first.$field.clone();
             }
         };
     }
-    same!(fed, FED);
-    same!(residual, RESIDUAL);
-    same!(attention, ATTENTION);
-    same!(kv_norms, KV_NORMS);
-    same!(received, RECEIVED);
-    same!(row, ROW);
-    same!(kept, KEPT);
+    shared!(same);
 }
 
 impl Packed {
