@@ -17,6 +17,7 @@ mod pull;
 mod replay;
 mod run;
 mod sample;
+mod screen;
 mod session;
 mod settings;
 mod shell;
@@ -103,12 +104,12 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             let resolver = Resolver::new(&settings, matches);
             resolver.model(&mut args.model);
             resolver.lanes(&mut args.lanes);
-            resolver.screen(&mut args.view, &mut args.mouse);
+            resolver.screen(&mut args.screen.view, &mut args.screen.mouse);
         }
         Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Compare(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),
-        Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.view, &mut args.mouse),
+        Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.screen.view, &mut args.screen.mouse),
         _ => {}
     }
     Ok(())

@@ -7,12 +7,11 @@ use miette::Result;
 
 use super::exit::{Interrupted, Io};
 use super::output::print;
-use super::run::HEADLESS;
-use super::settings;
+use super::screen::ScreenArgs;
 use super::summary::{Asked, Summary};
 use crate::trace::player::Player;
 use crate::trace::{Standing, Trace, TraceError};
-use crate::tui::{self, Exit, ScreenOptions, text};
+use crate::tui::{Exit, text};
 
 /// Look at a recorded run (`run --record FILE`) on the screen, without its model
 ///
@@ -24,21 +23,14 @@ pub struct Args {
     /// The trace file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The view to begin with (views/*.toml)
-    #[arg(long, value_name = "NAME")]
-    pub view: Option<String>,
-    /// Keys to press, e.g. "n<wait:idle><tab>q"; without a terminal the screens are printed
-    #[arg(long, value_name = "MACRO")]
-    pub keys: Option<String>,
-    /// React to the mouse
-    #[arg(long)]
-    pub mouse: bool,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let trace = open(&args.file)?;
     let terminal = io::stdout().is_terminal();
-    if terminal || args.keys.is_some() {
+    if terminal || args.screen.keys.is_some() {
         return screen(&args, trace, terminal);
     }
     Ok(print(&summary(trace)?)?)
@@ -57,20 +49,9 @@ pub fn open(file: &std::path::Path) -> Result<Trace> {
 }
 
 fn screen(args: &Args, trace: Trace, terminal: bool) -> Result<()> {
-    let options = ScreenOptions {
-        view: args.view.clone(),
-        keys: args.keys.clone(),
-        mouse: args.mouse,
-        colours: None,
-        config: settings::folder(),
-    };
     let player = Player::spawn(trace).map_err(Io::while_("start the player's thread"))?;
     let (commands, events) = (player.commands.clone(), player.events.clone());
-    let left = if terminal {
-        tui::run(&options, commands, events)
-    } else {
-        tui::run_headless(&options, HEADLESS, commands, events, &mut io::stdout().lock())
-    };
+    let left = args.screen.show(terminal, commands, events);
     player.finish();
     match left? {
         Exit::Interrupted => Err(Interrupted.into()),

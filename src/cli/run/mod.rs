@@ -13,14 +13,11 @@ use miette::Result;
 use super::args::{LaneArgs, ModelArgs, PromptArgs};
 use super::exit::{Interrupted, Io, Usage};
 use super::prompt::Prompt;
-use super::settings;
+use super::screen::ScreenArgs;
 use crate::model::locate::resolve;
 use crate::trace::recorder::Tee;
 use crate::trace::writer::Written;
-use crate::tui::{self, Exit, ScreenOptions, text};
-
-/// Cells of the screen of `--keys` without a terminal, until the macro says otherwise.
-pub const HEADLESS: (u16, u16) = (160, 48);
+use crate::tui::{Exit, text};
 
 /// Step a model on the screen (or print a summary where there is no terminal)
 ///
@@ -31,15 +28,8 @@ pub struct Args {
     /// Tokens to decode for the summary, where there is no terminal
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub steps: u32,
-    /// The view to begin with (views/*.toml)
-    #[arg(long, value_name = "NAME")]
-    pub view: Option<String>,
-    /// Keys to press, e.g. "n<wait:idle><tab>q"; without a terminal the screens are printed
-    #[arg(long, value_name = "MACRO")]
-    pub keys: Option<String>,
-    /// React to the mouse
-    #[arg(long)]
-    pub mouse: bool,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
     /// Write every frame to FILE, for `attnscope replay`, `diff` and `export`
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -56,7 +46,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let terminal = io::stdout().is_terminal();
-    if !terminal && args.keys.is_none() {
+    if !terminal && args.screen.keys.is_none() {
         return plain::run(&args);
     }
     screen(&args, terminal)
@@ -68,13 +58,6 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
     let location = resolve(&args.model.model)?;
     let prompt = Prompt::read(&args.prompt)?;
     let lanes = args.lanes.specs()?;
-    let options = ScreenOptions {
-        view: args.view.clone(),
-        keys: args.keys.clone(),
-        mouse: args.mouse,
-        colours: None,
-        config: settings::folder(),
-    };
     let engine = engine::spawn(location, prompt, args.model.options(lanes.clone()))
         .map_err(Io::while_("start the engine's thread"))?;
     let commands = engine.handle.commands.clone();
@@ -83,11 +66,7 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
         None => None,
     };
     let events = tee.as_ref().map_or(&engine.handle.events, |tee| &tee.events).clone();
-    let left = if terminal {
-        tui::run(&options, commands, events)
-    } else {
-        tui::run_headless(&options, HEADLESS, commands, events, &mut io::stdout().lock())
-    };
+    let left = args.screen.show(terminal, commands, events);
     engine.cancel.store(true, Ordering::Relaxed);
     let failure = engine.failure.clone();
     // Ends the thread, so that the failure is complete.
