@@ -195,6 +195,8 @@ pub trait Inspect {
     fn keys(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
     /// [n, D]
     fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
+    /// ‖W_O,h · v_t‖₁ of the held values of each query head h [H][n]; `output`: the output projection [d, H·D].
+    fn projected(&self, cache: CacheId, layer: usize, output: &Tensor) -> Result<Vec<Vec<f32>>>;
     /// Column sums of a query head [n].
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32];
     /// Attention of the newest query of a head [n].

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
-use crate::backend::cpu::dequantize;
 use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{Attention, Backend, BackendError, CacheId};
 use crate::model::decoder::Decoder;
@@ -50,7 +49,7 @@ impl LaneView for LaneCaches<'_> {
         let positions =
             (0..config.kv_heads).map(|g| self.backend.borrow().positions(self.cache, layer, g).to_vec()).collect();
         let received = (0..config.heads).map(|_| OnceCell::new()).collect();
-        look(&LayerCaches { lane: self, attention, positions, received, output: OnceCell::new() });
+        look(&LayerCaches { lane: self, attention, positions, received, projected: OnceCell::new() });
         true
     }
 }
@@ -63,8 +62,8 @@ struct LayerCaches<'a, 'b> {
     positions: Vec<Vec<u32>>,
     /// Column sums of each query head, read when first asked for.
     received: Vec<OnceCell<Vec<f32>>>,
-    /// The output projection, decoded when first asked for [hidden, H·D].
-    output: OnceCell<Vec<f32>>,
+    /// Of each query head, computed when first asked for.
+    projected: OnceCell<Vec<Vec<f32>>>,
 }
 
 impl LayerCaches<'_, '_> {
@@ -140,22 +139,12 @@ impl LayerView for LayerCaches<'_, '_> {
     }
 
     fn projected(&self, head: usize) -> Vec<f32> {
-        let config = self.lane.decoder.config();
-        let (d, hidden) = (config.head_dim, config.hidden);
-        let read = || self.or(dequantize(self.lane.decoder.output(self.attention.layer)), Vec::new);
-        let output = self.output.get_or_init(read);
-        let values = self.values(head / self.group());
-        let n = values.len() / d;
-        let columns: Vec<f32> =
-            output.chunks_exact(config.heads * d).flat_map(|row| &row[head * d..(head + 1) * d]).copied().collect();
-        let product = || -> candle_core::Result<Vec<f32>> {
-            let cpu = &candle_core::Device::Cpu;
-            let v = candle_core::Tensor::from_slice(&values, (n, d), cpu)?;
-            let w = candle_core::Tensor::from_vec(columns, (hidden, d), cpu)?;
-            v.matmul(&w.t()?)?.abs()?.sum(1)?.to_vec1()
+        let layer = self.attention.layer;
+        let read = || {
+            let backend = self.lane.backend.borrow();
+            let none = || (0..self.received.len()).map(|h| vec![0.0; self.positions[h / self.group()].len()]).collect();
+            self.or(backend.projected(self.lane.cache, layer, self.lane.decoder.output(layer)), none)
         };
-        let failed =
-            |why: candle_core::Error| BackendError::Failed { what: "projecting values".into(), why: why.to_string() };
-        self.or(product().map_err(failed), || vec![0.0; n])
+        self.projected.get_or_init(read)[head].clone()
     }
 }

@@ -10,6 +10,7 @@ mod matmul_op;
 mod means;
 mod pool;
 mod program;
+mod project;
 mod read;
 mod rope;
 mod shared;
@@ -29,7 +30,6 @@ use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 
 use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
-pub use linear::dequantize;
 use linear::{Isa, Linear, Quantized, failed};
 use pool::Pool;
 use program::{Exec, Op, ProbeGrids, Program, QUERY_BLOCK, Run, Step};

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
+use crate::model::tensor::Tensor;
 
 use super::linear::failed;
 use super::pool::Shares;
 use super::program::Items;
 use super::shared::Alone;
-use super::{CpuBackend, means, tile};
+use super::{CpuBackend, means, project, tile};
 
 impl CpuBackend {
     /// Column `field` of a probe grid with `n` rows.
@@ -161,6 +162,10 @@ impl Inspect for CpuBackend {
 
     fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
         Cow::Owned(self.cache_ref(cache, layer, kv_head).values())
+    }
+
+    fn projected(&self, cache: CacheId, layer: usize, output: &Tensor) -> Result<Vec<Vec<f32>>> {
+        project::projected(self, cache, layer, output)
     }
 
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32] {
