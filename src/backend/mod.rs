@@ -15,6 +15,7 @@ use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::part::Rewritten;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -178,15 +179,8 @@ pub trait Inspect {
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
     /// `None` keeps all.
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
-    /// New keys and values [n, D] of one kv head's slots; `None` leaves them.
-    fn overwrite(
-        &mut self,
-        cache: CacheId,
-        layer: usize,
-        kv_head: usize,
-        keys: Option<&[f32]>,
-        values: Option<&[f32]>,
-    ) -> Result<()>;
+    /// New contents of all slots of one kv head.
+    fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()>;
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
     fn restore(&mut self, cache: CacheId, saved: &[Saved]);
     /// Original positions held, ascending [n].
@@ -197,6 +191,8 @@ pub trait Inspect {
     fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
     /// ‖W_O,h · v_t‖₁ of the held values of each query head h [H][n]; `output`: the output projection [d, H·D].
     fn projected(&self, cache: CacheId, layer: usize, output: &Tensor) -> Result<Vec<Vec<f32>>>;
+    /// Added to every logit on a slot, nats [n]; empty where nothing is.
+    fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32];
     /// Column sums of a query head [n].
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32];
     /// Attention of the newest query of a head [n].
@@ -211,6 +207,10 @@ pub trait Inspect {
     fn kept_queries(&self) -> Range<u32>;
     fn query_bytes(&self) -> u64;
     fn truncate_queries(&mut self, end: u32);
+    /// Puts the kept queries away and starts empty at position `first`, until [`Inspect::restore_queries`].
+    fn shelve_queries(&mut self, first: u32);
+    /// Brings the queries back that were put away; those kept since are gone.
+    fn restore_queries(&mut self);
     /// A kept query after rope [D] and the log-sum-exp of its row.
     fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32);
     /// Attention rows of kept queries over the slots of `cache` [rows, n]: exp(s − lse) where visible, else 0.

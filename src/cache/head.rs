@@ -105,6 +105,8 @@ pub struct HeadCache {
     /// Original positions, ascending [n].
     pub positions: Vec<u32>,
     pub columns: Columns,
+    /// Added to every logit on a slot, nats [n]; empty where nothing is.
+    pub offsets: Vec<f32>,
     /// Column sums of attention since the start, per query head of the group [group][capacity].
     pub received: Vec<Strand>,
     /// The newest query's attention, per query head of the group [group][capacity].
@@ -127,7 +129,15 @@ impl HeadCache {
             KvType::BF16 => Columns::BF16(Cells::default()),
         };
         let empty = vec![Strand::default(); group];
-        Self { dim, positions: Vec::new(), columns, received: empty.clone(), row: empty, capacity: 0 }
+        Self {
+            dim,
+            positions: Vec::new(),
+            columns,
+            offsets: Vec::new(),
+            received: empty.clone(),
+            row: empty,
+            capacity: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -165,6 +175,9 @@ impl HeadCache {
             sums[slot] = 0.0;
         }
         self.positions.push(position);
+        if !self.offsets.is_empty() {
+            self.offsets.push(0.0);
+        }
     }
 
     /// Keeps the slots listed (ascending) and gives the memory of all others back.
@@ -182,10 +195,14 @@ impl HeadCache {
                     sums.copy_within(from..from + len, to);
                 }
                 self.positions.copy_within(from..from + len, to);
+                if !self.offsets.is_empty() {
+                    self.offsets.copy_within(from..from + len, to);
+                }
             }
             to += len;
         }
         self.positions.truncate(keep.len());
+        self.offsets.truncate(keep.len());
         // One spare tile: evictors that drop a slot per step would otherwise reallocate every step.
         let tight = (keep.len() + 1).next_multiple_of(TILE);
         if self.capacity > tight + 2 * TILE {
@@ -212,6 +229,11 @@ impl HeadCache {
                 copy.row[g][to] = self.row[g][from];
             }
         }
+        copy.offsets = if self.offsets.is_empty() {
+            Vec::new()
+        } else {
+            keep.iter().map(|&slot| self.offsets[slot as usize]).collect()
+        };
         copy
     }
 
@@ -236,6 +258,7 @@ impl HeadCache {
     /// Drops all slots from `slots` on.
     pub fn truncate(&mut self, slots: usize) {
         self.positions.truncate(slots);
+        self.offsets.truncate(slots);
     }
 
     /// `append_only`: nothing will be evicted before `restore`, so the length is enough.

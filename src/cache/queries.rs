@@ -33,6 +33,11 @@ impl Queries {
         Self { layers, heads, dim, first: 0, end: 0, capacity: 0, budget, rows, lse: Vec::new() }
     }
 
+    /// The first query kept will be that of position `first`.
+    pub fn starting_at(self, first: u32) -> Self {
+        Self { first, end: first, ..self }
+    }
+
     fn position_bytes(&self) -> u64 {
         let cell = match self.rows {
             Rows::F32(_) => 4,

@@ -272,12 +272,16 @@ fn bare(lane: &Lane, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
     }
 }
 
-pub fn prompt_frame(core: &mut Core, stats: PromptStats, started: Instant) -> Result<Frame> {
+/// Logit lens of the prompt's last token; empty while the probe is off. Before another pass runs.
+pub fn prompt_lens(core: &mut Core) -> Result<Vec<LensLayer>> {
+    if core.probes.lens { Ok(lens(core, 1)?.remove(0)) } else { Ok(Vec::new()) }
+}
+
+pub fn prompt_frame(core: &mut Core, stats: PromptStats, lens: Vec<LensLayer>, started: Instant) -> Result<Frame> {
     let residual = Arc::new(residual_of(&stats.residual));
     let attention = Arc::new(attention_of(&stats.attention));
     let kv_norms = Arc::new(norms_of(&stats.norms));
     let n = core.prompt.len();
-    let lens = if core.probes.lens { lens(core, 1)?.remove(0) } else { Vec::new() };
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for (i, means) in means.into_iter().enumerate() {

@@ -6,15 +6,18 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::assemble::{self, PromptStats};
+use super::cosines::Cosines;
 use super::error::{EngineError, Result};
 use super::frame::{Finding, Frame};
+use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::message::Probes;
 use super::travel::Keyframe;
-use super::view::LaneCaches;
+use super::view::{LaneCaches, Reader, Rows};
 use crate::backend::{Backend, BackendError, CacheId, Row};
 use crate::model::config::Config;
 use crate::model::decoder::Decoder;
+use crate::model::tokenizer::Tokenizer;
 use crate::policy::part::Moment;
 use crate::policy::{Decision, Policy};
 use crate::probe::distribution::Logits;
@@ -35,6 +38,10 @@ pub struct Core {
     pub(super) max_rows: usize,
     pub(super) lens_k: usize,
     pub(super) queries_budget: u64,
+    tokenizer: Option<Arc<Tokenizer>>,
+    /// Mean cosine over the prompt between the residual stream before and after each attention [layers]; empty
+    /// where no policy asks for it.
+    cosines: Vec<f32>,
     pub probes: Probes,
 }
 
@@ -61,9 +68,12 @@ impl Core {
         specs: Vec<LaneSpec>,
         max_rows: usize,
         queries_budget: u64,
+        tokenizer: Option<Arc<Tokenizer>>,
     ) -> Self {
         Self {
             queries_budget,
+            tokenizer,
+            cosines: Vec::new(),
             backend,
             decoder,
             specs,
@@ -139,6 +149,8 @@ impl Core {
         let mut stats = PromptStats::default();
         let chunks: Vec<&[u32]> = ids.chunks(self.max_rows).collect();
         let mut read = 0;
+        let wants_cosines = self.specs.iter().any(|spec| spec.policy.needs_cosines());
+        let mut cosines = Cosines::new(self.config().layers.len());
         for (i, chunk) in chunks.iter().enumerate() {
             let row = |(r, &token): (usize, &u32)| {
                 let position = (read + r) as u32;
@@ -148,7 +160,13 @@ impl Core {
             self.backend.begin(&rows, self.probes, Some(cache))?;
             self.decoder.embed(&mut *self.backend);
             for index in 0..self.decoder.sublayers() {
+                if wants_cosines && index % 2 == 0 {
+                    cosines.before(&self.decoder, &mut *self.backend)?;
+                }
                 self.decoder.sublayer(&mut *self.backend, index);
+                if wants_cosines && index % 2 == 0 {
+                    cosines.after(&self.decoder, &mut *self.backend, index / 2)?;
+                }
                 if index % 2 == 1 {
                     self.backend.run()?;
                     if let Pause::Stop = between(self, read) {
@@ -164,8 +182,10 @@ impl Core {
             stats.add(&*self.backend);
             read += chunk.len();
         }
+        self.cosines = if wants_cosines { cosines.mean(ids.len()) } else { Vec::new() };
+        let lens = assemble::prompt_lens(self)?;
         self.open_lanes(cache)?;
-        let frame = assemble::prompt_frame(self, stats, started)?;
+        let frame = assemble::prompt_frame(self, stats, lens, started)?;
         self.keyframes.push_back(Keyframe::of(self));
         Ok(Some(frame))
     }
@@ -197,7 +217,8 @@ impl Core {
                 self.rewrite(&decisions, own)?;
                 self.evict(&spec.policy, 1, own, 0)?;
                 let shift = self.shift(&spec.policy, own);
-                self.lanes.push(Lane { shift, ..Lane::new(spec, own, 0, logits.clone()) });
+                let history = self.prompt_history(&spec.policy, cache)?;
+                self.lanes.push(Lane { shift, history, ..Lane::new(spec, own, 0, logits.clone()) });
             }
             let lane = &mut self.lanes[i];
             lane.logits = logits.clone();
@@ -207,6 +228,17 @@ impl Core {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
         }
         Ok(())
+    }
+
+    /// The prompt's rows that a policy goes on counting while the text grows.
+    fn prompt_history(&mut self, policy: &Policy, cache: CacheId) -> Result<History> {
+        match policy.history() {
+            rows if rows > 0 && policy.acts_in_decode() => {
+                let prompt = self.prompt.len() as u32;
+                Ok(History::of_prompt(&mut *self.backend, &self.decoder, cache, prompt, rows)?)
+            }
+            _ => Ok(History::default()),
+        }
     }
 
     /// What stage `stage` of `policy` decides about `cache` now [layer].
@@ -227,10 +259,15 @@ impl Core {
                 kept: available,
             });
         }
-        let newest = (prompt as u32 + step).saturating_sub(1);
-        let lane = LaneCaches::new(&mut *self.backend, &self.decoder, cache, newest, step == 0);
+        let mut tokens = self.prompt.to_vec();
+        let lane = self.lanes.iter().find(|lane| lane.cache == cache);
+        tokens.extend(lane.iter().flat_map(|lane| &lane.fed));
+        let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
+        let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
+        let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
+        let lane = LaneCaches::new(&reader, cache, &tokens, rows);
         let decisions = policy.decide(stage, Moment { step, prompt, layers, layer: 0 }, &lane);
-        lane.finish()?;
+        reader.finish()?;
         Ok(decisions)
     }
 
@@ -248,7 +285,7 @@ impl Core {
     fn rewrite(&mut self, decisions: &[Option<Decision>], cache: CacheId) -> Result<()> {
         for (layer, decision) in decisions.iter().enumerate() {
             for (head, new) in decision.iter().flat_map(|d| &d.rewritten).enumerate() {
-                self.backend.overwrite(cache, layer, head, new.keys.as_deref(), new.values.as_deref())?;
+                self.backend.overwrite(cache, layer, head, new)?;
             }
         }
         Ok(())
@@ -354,6 +391,8 @@ impl Core {
     /// Lets lane `i`'s policy decide and the losing entries leave.
     fn compact(&mut self, i: usize) -> Result<()> {
         let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
+        let read = self.prompt.len() + self.step as usize;
+        self.lanes[i].history.push(&*self.backend, &self.decoder, cache, read);
         if self.evict(&policy, 0, cache, self.step)? {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
             return Ok(());
@@ -379,6 +418,7 @@ impl Lane {
             next: 0,
             kept: Arc::default(),
             shift: 0,
+            history: History::default(),
             born,
             logits,
         }

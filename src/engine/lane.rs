@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::frame::Kept;
+use super::history::History;
 use super::sampler::Sampler;
 use crate::backend::CacheId;
 use crate::policy::Policy;
@@ -28,6 +29,8 @@ pub struct Lane {
     pub kept: Arc<Kept>,
     /// How far the positions that keys are turned by lie behind those in the text.
     pub shift: u32,
+    /// Rows of the past, where its policy counts them.
+    pub(super) history: History,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
     /// Of the last pass.

@@ -1,15 +1,19 @@
 //! The engine: its own thread, commands in, frames out.
 
+mod ahead;
 mod answer;
 mod assemble;
 mod core;
+mod cosines;
 mod error;
 mod export;
 pub mod frame;
+mod history;
 mod lane;
 pub mod message;
 mod open;
 mod sampler;
+mod text;
 mod thread;
 mod travel;
 mod view;

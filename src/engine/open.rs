@@ -92,5 +92,6 @@ pub fn open(model: &Model, options: &Options, progress: impl FnMut(u64, u64)) ->
         threads: options.threads,
         eos: config.eos.clone(),
     };
-    Ok((Core::new(backend, decoder, options.lanes.clone(), options.chunk, options.queries_budget), info))
+    let (lanes, tokenizer) = (options.lanes.clone(), model.tokenizer.clone());
+    Ok((Core::new(backend, decoder, lanes, options.chunk, options.queries_budget, tokenizer), info))
 }

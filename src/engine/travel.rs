@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::error::{EngineError, Result};
 use super::frame::Kept;
+use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use crate::cache::{Columns, HeadCache, Saved};
 use crate::probe::distribution::Logits;
@@ -26,6 +27,7 @@ struct LaneState {
     fed: usize,
     next: u32,
     kept: Arc<Kept>,
+    history: History,
     logits: Arc<Logits>,
 }
 
@@ -44,6 +46,7 @@ impl Keyframe {
             fed: lane.fed.len(),
             next: lane.next,
             kept: lane.kept.clone(),
+            history: lane.history.clone(),
             logits: lane.logits.clone(),
         };
         Self { step: core.step, lanes: core.lanes.iter().map(state).collect() }
@@ -54,7 +57,10 @@ impl Keyframe {
             Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,
             Saved::Copy(head) => head_bytes(head),
         };
-        self.lanes.iter().map(|l| l.saved.iter().map(one).sum::<u64>() + 4 * l.logits.values.len() as u64).sum()
+        self.lanes
+            .iter()
+            .map(|l| l.saved.iter().map(one).sum::<u64>() + 4 * l.logits.values.len() as u64 + l.history.bytes())
+            .sum()
     }
 }
 
@@ -108,6 +114,7 @@ impl Core {
             later.push(lane.fed.split_off(state.fed.min(lane.fed.len())));
             lane.next = state.next;
             lane.kept = state.kept.clone();
+            lane.history = state.history.clone();
             lane.logits = state.logits.clone();
         }
         self.backend.truncate_queries(self.prompt.len() as u32 + self.step);
@@ -156,10 +163,10 @@ impl Core {
         let Some(from) = self.lanes.get(lane as usize) else { return Err(EngineError::NoLane { lane, lanes }) };
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
-        let shift = from.shift;
+        let (shift, history) = (from.shift, from.history.clone());
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
-        self.lanes.push(Lane { fed, next, kept, shift, ..Lane::new(&spec, own, self.step, logits) });
+        self.lanes.push(Lane { fed, next, kept, shift, history, ..Lane::new(&spec, own, self.step, logits) });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

@@ -3,77 +3,128 @@
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::history::History;
+use super::text::Words;
 use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{Attention, Backend, BackendError, CacheId};
 use crate::model::decoder::Decoder;
-use crate::policy::part::{LaneView, LayerView};
+use crate::model::tokenizer::Tokenizer;
+use crate::policy::part::{Ahead, LaneView, LayerView, Start, Text};
 
 /// All layers of a cache. Queries older than the newest come from the kept ones and are lane 0's: asked for after the
 /// prompt only, when all lanes still share it.
-pub struct LaneCaches<'a> {
-    backend: RefCell<&'a mut dyn Backend>,
-    decoder: &'a Decoder,
-    cache: CacheId,
-    newest: u32,
-    /// After the prompt rows come from kept queries; later only the newest row exists.
-    after_prompt: bool,
-    /// The first thing that could not be read; decisions made on it are void.
-    failure: RefCell<Option<BackendError>>,
+pub struct LaneCaches<'a, 'b> {
+    pub(super) reader: &'a Reader<'b>,
+    pub(super) cache: CacheId,
+    /// Read so far; empty where nothing was read yet.
+    pub(super) tokens: &'a [u32],
+    rows: Rows<'a>,
+    words: Words<'a>,
 }
 
-impl<'a> LaneCaches<'a> {
+/// Where attention rows come from.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// After the prompt: from kept queries.
+    OfQueries,
+    /// After a step: only the newest row exists; of older ones what was remembered.
+    Newest(&'a History),
+}
+
+/// What caches are read through.
+pub struct Reader<'a> {
+    pub backend: RefCell<&'a mut dyn Backend>,
+    pub decoder: &'a Decoder,
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// See [`LaneView::cosines`].
+    pub cosines: &'a [f32],
+    /// Most tokens of one pass.
+    pub max_rows: usize,
+    /// The first thing that could not be read; decisions made on it are void.
+    pub failure: RefCell<Option<BackendError>>,
+}
+
+impl<'a> Reader<'a> {
     pub fn new(
         backend: &'a mut dyn Backend,
         decoder: &'a Decoder,
-        cache: CacheId,
-        newest: u32,
-        after_prompt: bool,
+        tokenizer: Option<Arc<Tokenizer>>,
+        cosines: &'a [f32],
+        max_rows: usize,
     ) -> Self {
-        Self { backend: RefCell::new(backend), decoder, cache, newest, after_prompt, failure: RefCell::new(None) }
+        let (backend, failure) = (RefCell::new(backend), RefCell::new(None));
+        Self { backend, decoder, tokenizer, cosines, max_rows, failure }
     }
 
     /// Says whether all that was asked for could be read.
-    pub fn finish(self) -> Result<(), BackendError> {
-        self.failure.into_inner().map_or(Ok(()), Err)
+    pub fn finish(&self) -> Result<(), BackendError> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// `empty` where it cannot be read.
+    pub fn or<T>(&self, read: Result<T, BackendError>, empty: impl FnOnce() -> T) -> T {
+        read.unwrap_or_else(|error| {
+            self.failure.borrow_mut().get_or_insert(error);
+            empty()
+        })
     }
 }
 
-impl LaneView for LaneCaches<'_> {
+impl<'a, 'b> LaneCaches<'a, 'b> {
+    pub fn new(reader: &'a Reader<'b>, cache: CacheId, tokens: &'a [u32], rows: Rows<'a>) -> Self {
+        let words = Words::new(reader.tokenizer.as_ref(), &reader.failure);
+        Self { reader, cache, tokens, rows, words }
+    }
+}
+
+impl LaneView for LaneCaches<'_, '_> {
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool {
-        let attention = *self.decoder.attention(layer);
+        let attention = *self.reader.decoder.attention(layer);
         if attention.window.is_some() {
             return false;
         }
-        let config = self.decoder.config();
-        let positions =
-            (0..config.kv_heads).map(|g| self.backend.borrow().positions(self.cache, layer, g).to_vec()).collect();
+        let config = self.reader.decoder.config();
+        let positions = (0..config.kv_heads)
+            .map(|g| self.reader.backend.borrow().positions(self.cache, layer, g).to_vec())
+            .collect();
         let received = (0..config.heads).map(|_| OnceCell::new()).collect();
-        look(&LayerCaches { lane: self, attention, positions, received, projected: OnceCell::new() });
+        let offsets =
+            (0..config.kv_heads).map(|g| self.reader.backend.borrow().offsets(self.cache, layer, g).to_vec()).collect();
+        look(&LayerCaches { lane: self, attention, positions, received, offsets, projected: OnceCell::new() });
         true
+    }
+
+    fn tokens(&self) -> &[u32] {
+        self.tokens
+    }
+
+    fn text(&self) -> &dyn Text {
+        &self.words
+    }
+
+    fn cosines(&self) -> &[f32] {
+        self.reader.cosines
+    }
+
+    fn ahead(&self, start: Start<'_>, work: &mut dyn FnMut(&mut dyn Ahead)) {
+        super::ahead::ahead(self, start, work);
     }
 }
 
 /// One layer of a cache.
 struct LayerCaches<'a, 'b> {
-    lane: &'a LaneCaches<'b>,
+    lane: &'a LaneCaches<'a, 'b>,
     attention: Attention,
     /// [kv heads][n]
     positions: Vec<Vec<u32>>,
     /// Column sums of each query head, read when first asked for.
     received: Vec<OnceCell<Vec<f32>>>,
+    /// Added to logits [kv heads][n or none]
+    offsets: Vec<Vec<f32>>,
     /// Of each query head, computed when first asked for.
     projected: OnceCell<Vec<Vec<f32>>>,
-}
-
-impl LayerCaches<'_, '_> {
-    /// `empty` where it cannot be read.
-    fn or<T>(&self, read: Result<T, BackendError>, empty: impl FnOnce() -> T) -> T {
-        read.unwrap_or_else(|error| {
-            self.lane.failure.borrow_mut().get_or_insert(error);
-            empty()
-        })
-    }
 }
 
 impl LayerView for LayerCaches<'_, '_> {
@@ -86,7 +137,7 @@ impl LayerView for LayerCaches<'_, '_> {
     }
 
     fn head_dim(&self) -> usize {
-        self.lane.decoder.config().head_dim
+        self.lane.reader.decoder.config().head_dim
     }
 
     fn scale(&self) -> f32 {
@@ -98,11 +149,13 @@ impl LayerView for LayerCaches<'_, '_> {
     }
 
     fn keys(&self, kv_head: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(self.lane.backend.borrow().keys(self.lane.cache, self.attention.layer, kv_head).into_owned())
+        Cow::Owned(self.lane.reader.backend.borrow().keys(self.lane.cache, self.attention.layer, kv_head).into_owned())
     }
 
     fn values(&self, kv_head: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(self.lane.backend.borrow().values(self.lane.cache, self.attention.layer, kv_head).into_owned())
+        Cow::Owned(
+            self.lane.reader.backend.borrow().values(self.lane.cache, self.attention.layer, kv_head).into_owned(),
+        )
     }
 
     fn key_norms(&self, kv_head: usize) -> Vec<f32> {
@@ -111,39 +164,61 @@ impl LayerView for LayerCaches<'_, '_> {
 
     fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
         let n = self.positions[head / self.group()].len();
-        if self.lane.after_prompt {
-            let mut backend = self.lane.backend.borrow_mut();
+        if let Rows::OfQueries = self.lane.rows {
+            let mut backend = self.lane.reader.backend.borrow_mut();
             let read = backend.rows(self.lane.cache, &self.attention, head, rows.clone());
-            self.or(read, || vec![0.0; rows.len() * n])
+            self.lane.reader.or(read, || vec![0.0; rows.len() * n])
         } else {
-            self.lane.backend.borrow().newest_row(self.lane.cache, self.attention.layer, head).to_vec()
+            self.lane.reader.backend.borrow().newest_row(self.lane.cache, self.attention.layer, head).to_vec()
         }
     }
 
     fn newest(&self) -> u32 {
-        self.lane.newest
+        (self.lane.tokens.len() as u32).saturating_sub(1)
     }
 
     fn received(&self, head: usize) -> &[f32] {
-        let read = || self.lane.backend.borrow().received(self.lane.cache, self.attention.layer, head).to_vec();
+        let read = || self.lane.reader.backend.borrow().received(self.lane.cache, self.attention.layer, head).to_vec();
         self.received[head].get_or_init(read)
     }
 
+    fn above_average(&self, head: usize, rows: usize) -> Vec<u32> {
+        let positions = &self.positions[head / self.group()];
+        match self.lane.rows {
+            Rows::Newest(history) => history.counts(self.attention.layer * self.received.len() + head, positions, rows),
+            Rows::OfQueries => {
+                let end = self.lane.tokens.len() as u32;
+                let first = end.saturating_sub(rows as u32);
+                let mut counts = vec![0; positions.len()];
+                for (query, row) in (first..end).zip(self.rows(head, first..end).chunks_exact(positions.len().max(1))) {
+                    let seen = positions.partition_point(|&p| p <= query);
+                    let above = row[..seen].iter().map(|&a| a >= 1.0 / seen as f32);
+                    counts.iter_mut().zip(above).for_each(|(count, above)| *count += above as u32);
+                }
+                counts
+            }
+        }
+    }
+
+    fn offsets(&self, kv_head: usize) -> &[f32] {
+        &self.offsets[kv_head]
+    }
+
     fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
-        let backend = self.lane.backend.borrow();
+        let backend = self.lane.reader.backend.borrow();
         rows.flat_map(|position| backend.query(self.attention.layer, head, position).0).collect()
     }
 
     fn turns(&self) -> &[f32] {
-        self.lane.decoder.turns(self.attention.layer)
+        self.lane.reader.decoder.turns(self.attention.layer)
     }
 
     fn projected(&self, head: usize) -> Vec<f32> {
         let layer = self.attention.layer;
         let read = || {
-            let backend = self.lane.backend.borrow();
+            let backend = self.lane.reader.backend.borrow();
             let none = || (0..self.received.len()).map(|h| vec![0.0; self.positions[h / self.group()].len()]).collect();
-            self.or(backend.projected(self.lane.cache, layer, self.lane.decoder.output(layer)), none)
+            self.lane.reader.or(backend.projected(self.lane.cache, layer, self.lane.reader.decoder.output(layer)), none)
         };
         self.projected.get_or_init(read)[head].clone()
     }

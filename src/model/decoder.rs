@@ -152,6 +152,16 @@ impl Decoder {
         }
     }
 
+    /// What the attention sublayer of the last pass was given, its norm applied; until another sublayer runs [R, d].
+    pub fn attention_input(&self, b: &dyn Backend) -> Vec<f32> {
+        b.read(self.n)
+    }
+
+    /// The residual stream of the last pass [R, d].
+    pub fn residual(&self, b: &dyn Backend) -> Vec<f32> {
+        b.read(self.h)
+    }
+
     /// Final norm of all rows and logits [rows.len(), V] of the listed ones.
     pub fn head(&self, b: &mut dyn Backend, rows: std::ops::Range<usize>) {
         b.rms_norm(self.h, self.final_norm, self.config.norm_eps, self.n);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -29,7 +29,7 @@ pub struct Model {
     pub config: Config,
     pub weights: Weights,
     /// `None` where the files have none: such a model runs on token ids.
-    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// `None` where the files have none.
     pub chat_template: Option<ChatTemplate>,
     /// Numbers in all tensors; a tied head counts once.
@@ -67,7 +67,7 @@ impl Model {
         let chat_template = ChatTemplate::from_gguf(&gguf.metadata, tokenizer.as_ref())
             .map_err(|problem| ModelError::Gguf { path: path.to_owned(), problem })?;
         let model = Model::new(path, vec![path.to_owned()], config, weights);
-        Ok(Model { tokenizer, chat_template, ..model })
+        Ok(Model { tokenizer: tokenizer.map(Arc::new), chat_template, ..model })
     }
 
     fn open_folder(path: &Path) -> Result<Model, ModelError> {
@@ -90,7 +90,7 @@ impl Model {
         let files = std::iter::once(config_path).chain(checkpoint.files().map(Path::to_owned)).collect();
         let tokenizer = folder_tokenizer(path, config.vocab)?;
         let chat_template = ChatTemplate::from_folder(path)?;
-        Ok(Model { tokenizer, chat_template, ..Model::new(path, files, config, weights) })
+        Ok(Model { tokenizer: tokenizer.map(Arc::new), chat_template, ..Model::new(path, files, config, weights) })
     }
 
     fn new(path: &Path, files: Vec<PathBuf>, config: Config, weights: Weights) -> Model {

@@ -137,6 +137,16 @@ impl Policy {
         self.evictors.iter().any(|e| e.needs_received())
     }
 
+    /// Rows of the past in which what each slot received must be remembered.
+    pub fn history(&self) -> usize {
+        self.evictors.iter().map(|e| e.history()).max().unwrap_or(0)
+    }
+
+    /// The residual stream must be compared before and after each attention while the prompt is read.
+    pub fn needs_cosines(&self) -> bool {
+        self.evictors.iter().any(|e| e.needs_cosines())
+    }
+
     /// What each layer keeps after stage `stage`; `None` where it keeps all that it holds: not the moment, within
     /// the budget, or a layer left alone. Ask after the prompt and after every step, stage by stage.
     pub fn decide(&self, stage: usize, at: Moment, lane: &dyn LaneView) -> Vec<Option<Decision>> {

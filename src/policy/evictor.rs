@@ -92,7 +92,8 @@ impl Evictor {
 
     pub fn window(&self, prompt: usize) -> usize {
         let scorers = self.scorer.window(prompt);
-        self.chooser.as_ref().map_or(scorers, |chooser| chooser.window(prompt, scorers))
+        let choosers = self.chooser.as_ref().map_or(scorers, |chooser| chooser.window(prompt, scorers));
+        self.allocators.iter().map(|allocator| allocator.window(prompt)).fold(choosers, usize::max)
     }
 
     pub fn cache_positions(&self) -> bool {
@@ -101,6 +102,14 @@ impl Evictor {
 
     pub fn needs_received(&self) -> bool {
         self.scorer.needs_received()
+    }
+
+    pub fn history(&self) -> usize {
+        self.scorer.history()
+    }
+
+    pub fn needs_cosines(&self) -> bool {
+        self.allocators.iter().any(|allocator| allocator.needs_cosines())
     }
 
     pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
@@ -119,6 +128,8 @@ impl Evictor {
         if !self.schedule.acts(at.step) || (budget.is_none() && self.amount.is_some()) {
             return None;
         }
+        let surveyed = self.survey(at, budget, lane);
+        let scorer = surveyed.as_ref().unwrap_or(&self.scorer);
         // Where budgets differ, one layer's lack is another's excess.
         let apart = self.allocators.is_empty();
         let (mut held, mut allowed) = (0usize, 0usize);
@@ -134,7 +145,7 @@ impl Evictor {
                     return;
                 }
                 let budget = budget.unwrap_or(most);
-                scores[layer] = self.scorer.score(Moment { layer, ..at }, budget, view);
+                scores[layer] = scorer.score(Moment { layer, ..at }, budget, view);
                 if let Some(scores) = &scores[layer] {
                     budgets[layer] = scores.own.clone().unwrap_or_else(|| vec![budget; own.len()]);
                 }
@@ -145,17 +156,38 @@ impl Evictor {
         }
         let mean = self.amount.map_or(0.0, |amount| amount.mean(self.schedule.whole(at)).max(1.0));
         for allocator in &self.allocators {
-            allocator.allocate(Divide { at, mean }, &mut scores, &mut budgets);
+            allocator.allocate(Divide { at, mean, lane }, &mut scores, &mut budgets);
         }
         let layers = scores.into_iter().zip(budgets).enumerate();
         let one = |(layer, (scores, budget)): (usize, (Option<Scores>, Vec<usize>))| {
-            self.keep(Moment { layer, ..at }, scores?, budget, lane)
+            self.keep(Moment { layer, ..at }, &**scorer, scores?, budget, lane)
         };
         Some(layers.map(one).collect())
     }
 
+    /// The scorer's look at the whole lane, where it wants one and something may have to leave.
+    fn survey(&self, at: Moment, budget: Option<usize>, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+        if !self.scorer.surveys() {
+            return None;
+        }
+        let (mut over, budget) = (false, budget.unwrap_or(0));
+        for layer in 0..at.layers {
+            lane.layer(layer, &mut |view| {
+                over |= (0..view.kv_heads()).any(|head| view.positions(head).len() > budget);
+            });
+        }
+        if over { self.scorer.survey(at, budget, lane) } else { None }
+    }
+
     /// What one layer keeps of the entries that were scored; `None`: all of them.
-    fn keep(&self, at: Moment, mut scores: Scores, budget: Vec<usize>, lane: &dyn LaneView) -> Option<Decision> {
+    fn keep(
+        &self,
+        at: Moment,
+        scorer: &dyn Scorer,
+        mut scores: Scores,
+        budget: Vec<usize>,
+        lane: &dyn LaneView,
+    ) -> Option<Decision> {
         let mut chosen = None;
         if self.refiner.is_some() || self.chooser.is_some() {
             lane.layer(at.layer, &mut |view| {
@@ -163,7 +195,7 @@ impl Evictor {
                     scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
                 }
                 let Some((chooser, amount)) = self.chooser.as_ref().zip(self.amount) else { return };
-                let ask = Ask { at, scorer: &*self.scorer, scores: &scores, budgets: &budget, amount };
+                let ask = Ask { at, scorer, scores: &scores, budgets: &budget, amount };
                 chosen = Some(chooser.choose(ask, view));
             });
         }

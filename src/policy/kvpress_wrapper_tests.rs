@@ -4,8 +4,8 @@ use safetensors::SafeTensors;
 
 use super::Policy;
 use super::kvpress_tests::{file, layer};
-use super::part::{LaneView, LayerView, Moment};
-use super::testing::Layer;
+use super::part::{Ahead, LaneView, LayerView, Moment, Start, Text};
+use super::testing::{Layer, Letters};
 
 /// The layers of a model that the file holds; policies leave the others alone.
 struct Shown {
@@ -16,6 +16,18 @@ impl LaneView for Shown {
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool {
         let found = self.layers.iter().find(|(number, _)| *number == layer);
         found.inspect(|(_, layer)| look(layer)).is_some()
+    }
+    fn tokens(&self) -> &[u32] {
+        unreachable!("none of these policies asks")
+    }
+    fn text(&self) -> &dyn Text {
+        &Letters
+    }
+    fn cosines(&self) -> &[f32] {
+        &[]
+    }
+    fn ahead(&self, _: Start<'_>, _: &mut dyn FnMut(&mut dyn Ahead)) {
+        unreachable!("none of these policies asks")
     }
 }
 

@@ -77,7 +77,7 @@ impl Merge {
         for (value, weight) in merged.chunks_exact_mut(dim).zip(weights) {
             value.iter_mut().for_each(|v| *v /= 1.0 + weight);
         }
-        Rewritten { keys: None, values: Some(merged) }
+        Rewritten { values: Some(merged), ..Rewritten::default() }
     }
 }
 

@@ -3,11 +3,10 @@
 //! The engine calls a scorer after the prompt and, where it says so, after every step; the allocator turns
 //! scores into a number of entries per kv head; the entries that lose leave the cache.
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::amount::Amount;
+pub use super::view::{Ahead, LaneView, LayerView, Moment, Start, Text};
 
 /// When a scorer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,61 +57,6 @@ impl Schedule {
             _ => at.prompt,
         }
     }
-}
-
-/// Where the pass stands when a scorer is asked.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// 0 = after the prompt, s ≥ 1 = after the s-th decoded token.
-    pub step: u32,
-    /// Prompt length T, tokens. Budgets in percent refer to it.
-    pub prompt: usize,
-    /// Layers in the model, and which one is being asked about.
-    pub layers: usize,
-    pub layer: usize,
-}
-
-/// What a scorer may look at in one layer. Slots are the entries now held, ascending by position.
-/// Everything is computed when asked for; a scorer pays for what it reads.
-pub trait LayerView {
-    fn kv_heads(&self) -> usize;
-    /// Query heads per kv head; query head h belongs to kv head h / group().
-    fn group(&self) -> usize;
-    fn head_dim(&self) -> usize;
-    /// Factor on q·k.
-    fn scale(&self) -> f32;
-    /// Original positions of the held slots, ascending [n].
-    fn positions(&self, kv_head: usize) -> &[u32];
-    /// Keys after rope (and after QK-norm) [n, D].
-    fn keys(&self, kv_head: usize) -> Cow<'_, [f32]>;
-    /// Values [n, D].
-    fn values(&self, kv_head: usize) -> Cow<'_, [f32]>;
-    /// L2 norms of the keys [n].
-    fn key_norms(&self, kv_head: usize) -> Vec<f32>;
-    /// Attention rows of query head `head` for queries at positions `rows`, over the held slots of its kv head
-    /// `[rows, n]` row-major. Softmax over all visible slots with the model's own scale, cap and masks; 0 where
-    /// a query does not see a slot. After a step only the newest row exists.
-    fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32>;
-    /// Position of the newest query.
-    fn newest(&self) -> u32;
-    /// Tokens that the lane has read so far. Where only a part of the layer is shown, its newest query is older.
-    fn seen(&self) -> u32 {
-        self.newest() + 1
-    }
-    /// Column sums of query head `head` over every row since the start [n].
-    fn received(&self, head: usize) -> &[f32];
-    /// Queries of head `head` at positions `rows` after rope (and after QK-norm) [rows, D]. After the prompt only.
-    fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32>;
-    /// Rope: channel pair (i, i + D/2) of position p is turned by p · turns[i] radians [D/2].
-    fn turns(&self) -> &[f32];
-    /// ‖W_O,h · v_t‖₁ of the held values of query head `head`, W_O,h its columns of the output projection [n].
-    fn projected(&self, head: usize) -> Vec<f32>;
-}
-
-/// All layers of a lane's cache, looked at one after the other.
-pub trait LaneView {
-    /// Shows layer `layer` to `look`; false where policies leave the layer alone (a sliding window of its own).
-    fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool;
 }
 
 /// Scores of one layer: higher stays. `forced` slots stay whatever their score (a mask, never a sentinel score).
@@ -174,6 +118,15 @@ pub trait Scorer: Send + Sync {
     /// Scores of the slots that `view` holds, where a kv head may keep `budget` of them.
     /// `None`: this layer is left alone.
     fn score(&self, at: Moment, budget: usize, view: &dyn LayerView) -> Option<Scores>;
+    /// [`Scorer::survey`] has something to say.
+    fn surveys(&self) -> bool {
+        false
+    }
+    /// Looks at the whole lane once, before any layer is scored, where a kv head may keep `budget` entries on average.
+    /// The scorer it gives rates the layers.
+    fn survey(&self, _at: Moment, _budget: usize, _lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+        None
+    }
     /// Scores can be taken after a step, when only the newest row exists.
     fn decodes(&self) -> bool {
         true
@@ -185,6 +138,10 @@ pub trait Scorer: Send + Sync {
     /// What is wrong if the scorer cannot work on a model of this shape (it has data of its own for another one).
     fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
         Ok(())
+    }
+    /// Rows of the past that [`LayerView::above_average`] will be asked about.
+    fn history(&self) -> usize {
+        0
     }
     /// The scorer reads `received`: column sums of the prompt are taken even with the attention probe off.
     fn needs_received(&self) -> bool {
@@ -198,7 +155,15 @@ pub trait Allocator: Send + Sync {
     fn level(&self) -> Level;
     /// `budgets` [layer][kv head] come as the level above left them (at first all alike) and are changed, `scores`
     /// [layer] where the division itself protects entries. Empty where a layer is left alone.
-    fn allocate(&self, ask: Divide, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]);
+    fn allocate(&self, ask: Divide<'_>, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]);
+    /// It reads [`LaneView::cosines`], which are taken while the prompt is read.
+    fn needs_cosines(&self) -> bool {
+        false
+    }
+    /// Queries at the end of a prompt of `prompt` tokens that will be asked for.
+    fn window(&self, _prompt: usize) -> usize {
+        0
+    }
 }
 
 /// What an [`Allocator`] divides a budget among.
@@ -209,12 +174,13 @@ pub enum Level {
 }
 
 /// What an [`Allocator`] is asked with.
-#[derive(Debug, Clone, Copy)]
-pub struct Divide {
+#[derive(Clone, Copy)]
+pub struct Divide<'a> {
     /// Its layer means nothing.
     pub at: Moment,
     /// Entries per kv head, on average, before rounding down.
     pub mean: f64,
+    pub lane: &'a dyn LaneView,
 }
 
 /// Changes scores once the budgets are known.
@@ -253,6 +219,8 @@ pub struct Rewritten {
     pub keys: Option<Vec<f32>>,
     /// [kept, D]
     pub values: Option<Vec<f32>>,
+    /// Added to every logit on a slot, nats [kept]: an entry that stands for m others has ln m. `None` leaves them.
+    pub offsets: Option<Vec<f32>>,
 }
 
 /// Changes what stays, once it is known what leaves.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LaneView, LayerView, Moment, Part, Schedule, Scorer, Scores};
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static RECENT: Key<Count> = Key::new("recent", "newest positions that always stay", Count(0, 1_000_000), 0);
@@ -48,12 +48,25 @@ impl Scorer for Protect {
         Some(scores)
     }
 
+    fn surveys(&self) -> bool {
+        self.scorer.surveys()
+    }
+
+    fn survey(&self, at: Moment, budget: usize, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+        let scorer = self.scorer.survey(at, budget, lane)?;
+        Some(Arc::new(Self { scorer, sinks: self.sinks, recent: self.recent }))
+    }
+
     fn decodes(&self) -> bool {
         self.scorer.decodes()
     }
 
     fn window(&self, prompt: usize) -> usize {
         self.scorer.window(prompt)
+    }
+
+    fn history(&self) -> usize {
+        self.scorer.history()
     }
 
     fn needs_received(&self) -> bool {

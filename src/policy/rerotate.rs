@@ -34,7 +34,7 @@ impl Rewriter for Rerotate {
                 let by = to as f32 - positions[slot as usize] as f32;
                 keys.extend(turned(key, by, turns));
             }
-            Rewritten { keys: Some(keys), values: None }
+            Rewritten { keys: Some(keys), ..Rewritten::default() }
         };
         kept.iter().enumerate().map(head).collect()
     }

@@ -17,6 +17,8 @@ pub struct Subset<'a> {
     newest: u32,
     /// [H][m], once asked for
     received: Vec<OnceCell<Vec<f32>>>,
+    /// [kv heads][m], once asked for
+    offsets: Vec<OnceCell<Vec<f32>>>,
 }
 
 impl<'a> Subset<'a> {
@@ -28,7 +30,8 @@ impl<'a> Subset<'a> {
         });
         let positions = positions.collect();
         let received = vec![OnceCell::new(); whole.kv_heads() * whole.group()];
-        Self { whole, slots, positions, newest, received }
+        let offsets = vec![OnceCell::new(); whole.kv_heads()];
+        Self { whole, slots, positions, newest, received, offsets }
     }
 
     /// Rows of `width` numbers for the slots of `kv_head` out of those for all slots.
@@ -88,6 +91,16 @@ impl LayerView for Subset<'_> {
     }
     fn received(&self, head: usize) -> &[f32] {
         self.received[head].get_or_init(|| self.gather(self.whole.received(head), head / self.group(), 1))
+    }
+    fn above_average(&self, head: usize, rows: usize) -> Vec<u32> {
+        let all = self.whole.above_average(head, rows);
+        self.slots[head / self.group()].iter().map(|&slot| all[slot as usize]).collect()
+    }
+    fn offsets(&self, kv_head: usize) -> &[f32] {
+        self.offsets[kv_head].get_or_init(|| match self.whole.offsets(kv_head) {
+            [] => Vec::new(),
+            all => self.gather(all, kv_head, 1),
+        })
     }
     fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
         self.whole.queries(head, rows)

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::chain::{Decision, Policy};
-use super::part::{LaneView, LayerView, Moment, Part, Scores};
+use super::part::{Ahead, LaneView, LayerView, Moment, Part, Scores, Start, Text};
 use super::spec::Spec;
 
 /// Attention over all P positions is known from the start; the cache walks along it.
@@ -32,6 +32,8 @@ pub struct Layer {
     pub queries: Vec<Vec<f32>>,
     pub turns: Vec<f32>,
     pub output: Vec<Vec<f32>>,
+    /// [kv heads][n]; empty where nothing is added to logits.
+    pub offsets: Vec<Vec<f32>>,
     /// What has been looked at: rows back from the newest query, and column sums.
     pub asked_rows: Cell<usize>,
     pub asked_received: Cell<bool>,
@@ -63,6 +65,7 @@ impl Layer {
             queries: Vec::new(),
             turns: vec![0.0; dim / 2],
             output: Vec::new(),
+            offsets: Vec::new(),
             asked_rows: Cell::new(0),
             asked_received: Cell::new(false),
         };
@@ -108,7 +111,7 @@ impl Layer {
 
     /// Feeds the next position.
     pub fn step(&mut self) {
-        self.newest += 1;
+        self.newest = self.newest.wrapping_add(1);
         self.held.iter_mut().for_each(|held| held.push(self.newest));
         for head in 0..self.attention.len() {
             let row = self.rows(head, self.newest..self.newest + 1);
@@ -118,7 +121,20 @@ impl Layer {
     }
 
     pub fn keep(&mut self, decision: &Decision) {
-        for (kv_head, kept) in decision.kept.iter().enumerate() {
+        self.hold(&decision.kept);
+    }
+
+    /// Before anything was read.
+    fn begun(&self) -> Self {
+        let mut layer = self.clone();
+        layer.hold(&vec![Vec::new(); self.keys.len()]);
+        layer.newest = u32::MAX;
+        layer
+    }
+
+    /// Keeps these slots [kv heads].
+    fn hold(&mut self, kept: &[Vec<u32>]) {
+        for (kv_head, kept) in kept.iter().enumerate() {
             let held = &self.held[kv_head];
             self.held[kv_head] = kept.iter().map(|&slot| held[slot as usize]).collect();
             for received in &mut self.received[kv_head * self.group..(kv_head + 1) * self.group] {
@@ -140,6 +156,78 @@ impl LaneView for Lane<'_> {
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool {
         look(&self.0[layer.min(self.0.len() - 1)]);
         true
+    }
+    fn tokens(&self) -> &[u32] {
+        const IDS: [u32; 2048] = {
+            let mut ids = [0; 2048];
+            let mut i = 0;
+            while i < ids.len() {
+                ids[i] = i as u32;
+                i += 1;
+            }
+            ids
+        };
+        &IDS[..=self.0[0].newest as usize]
+    }
+    fn text(&self) -> &dyn Text {
+        &Letters
+    }
+    fn cosines(&self) -> &[f32] {
+        &[]
+    }
+    fn ahead(&self, start: Start<'_>, work: &mut dyn FnMut(&mut dyn Ahead)) {
+        let mut layers = self.0.to_vec();
+        for (number, layer) in layers.iter_mut().enumerate() {
+            match start {
+                Start::Behind => {}
+                Start::Kept(kept) => {
+                    if let Some(kept) = &kept[number] {
+                        layer.hold(kept);
+                    }
+                }
+                Start::Nothing => *layer = layer.begun(),
+            }
+        }
+        let norms = vec![Vec::new(); layers.len()];
+        work(&mut Further { layers, norms });
+    }
+}
+
+/// Layers that step on along the attention they know; a token's logits favour the id after it.
+struct Further {
+    layers: Vec<Layer>,
+    norms: Vec<Vec<f32>>,
+}
+
+impl Ahead for Further {
+    fn read(&mut self, tokens: &[u32]) -> Vec<f32> {
+        for token in tokens {
+            self.layers.iter_mut().for_each(Layer::step);
+            self.norms.iter_mut().for_each(|norms| norms.push(1.0 + *token as f32));
+        }
+        let next = tokens.last().map_or(0, |t| (*t as usize + 1) % 64);
+        (0..64).map(|id| if id == next { 1.0 } else { 0.0 }).collect()
+    }
+    fn lane(&self, look: &mut dyn FnMut(&dyn LaneView)) {
+        look(&Lane(&self.layers));
+    }
+    fn input_norms(&self) -> &[Vec<f32>] {
+        &self.norms
+    }
+}
+
+/// One token a byte; those below 4 are special.
+pub struct Letters;
+
+impl Text for Letters {
+    fn encode(&self, text: &str) -> Vec<u32> {
+        text.bytes().map(u32::from).collect()
+    }
+    fn spell(&self, id: u32) -> String {
+        char::from_u32(id).map(String::from).unwrap_or_default()
+    }
+    fn is_special(&self, id: u32) -> bool {
+        id < 4
     }
 }
 
@@ -188,6 +276,20 @@ impl LayerView for Layer {
     fn received(&self, head: usize) -> &[f32] {
         self.asked_received.set(true);
         &self.received[head]
+    }
+    /// Rows of the past as they would be with what is held now.
+    fn above_average(&self, head: usize, rows: usize) -> Vec<u32> {
+        let first = (self.newest + 1).saturating_sub(rows as u32);
+        let mut hits = vec![0; self.held[head / self.group].len()];
+        for position in first..=self.newest {
+            let seen = self.held[head / self.group].iter().filter(|&&p| p <= position).count();
+            let row = self.rows(head, position..position + 1);
+            hits.iter_mut().zip(&row).take(seen).for_each(|(hit, a)| *hit += (*a >= 1.0 / seen as f32) as u32);
+        }
+        hits
+    }
+    fn offsets(&self, kv_head: usize) -> &[f32] {
+        self.offsets.get(kv_head).map_or(&[], |offsets| offsets.as_slice())
     }
     fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
         self.asked_rows.set(self.asked_rows.get().max((self.newest + 1 - rows.start) as usize));

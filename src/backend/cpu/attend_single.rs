@@ -80,13 +80,14 @@ pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention) {
         };
         row[..seen.start].fill(0.0);
         row[seen.end..].fill(0.0);
-        let (row, positions) = (&mut row[seen.clone()], &cache.positions[seen]);
+        let (row, positions) = (&mut row[seen.clone()], &cache.positions[seen.clone()]);
+        let offsets = cache.offsets.get(seen.clone()).unwrap_or_default();
         let position = exec.rows[run.first].position;
         let reductions = vectorized(
             #[inline(always)]
             || {
                 let reductions =
-                    softmax(row, positions, position, attention.scale, attention.softcap, exec.recent_window);
+                    softmax(row, positions, position, attention.scale, attention.softcap, offsets, exec.recent_window);
                 received.iter_mut().zip(&*row).for_each(|(sum, p)| *sum += p);
                 reductions
             },

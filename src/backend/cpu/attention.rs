@@ -101,7 +101,7 @@ fn many(
             row[hi..].fill(0.0);
             let position = exec.rows[first + m].position;
             let reductions = vectorized(#[inline(always)] || {
-                let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, exec.recent_window);
+                let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, cache.offsets.get(lo..hi).unwrap_or_default(), exec.recent_window);
                 received[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
                 reductions
             });

@@ -60,6 +60,8 @@ pub struct CpuBackend {
     /// [cache][layer · G + kv head]; freed caches are empty.
     caches: Vec<Vec<HeadCache>>,
     queries: Queries,
+    /// Put away while others are kept.
+    shelf: Option<Queries>,
     // --- the pass being recorded ---
     rows: Vec<Row>,
     runs: Vec<Run>,
@@ -91,6 +93,7 @@ impl CpuBackend {
         debug_assert!(g > 0 && h % g == 0);
         Ok(Self {
             queries: Queries::new(l, h, d, exact, shape.queries_budget),
+            shelf: None,
             exact,
             pool,
             isa: Isa::detect(),

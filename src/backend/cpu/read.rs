@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
-use crate::cache::{HeadCache, Saved};
+use crate::cache::{HeadCache, Queries, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
+use crate::policy::part::Rewritten;
 
 use super::linear::failed;
 use super::pool::Shares;
@@ -124,21 +125,18 @@ impl Inspect for CpuBackend {
             .map_err(|why| failed("evicting", why))
     }
 
-    fn overwrite(
-        &mut self,
-        cache: CacheId,
-        layer: usize,
-        kv_head: usize,
-        keys: Option<&[f32]>,
-        values: Option<&[f32]>,
-    ) -> Result<()> {
+    fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()> {
         let at = self.head_index(layer, kv_head);
         let head = &mut self.caches[cache.0][at];
         let n = head.len() * head.dim;
-        if [keys, values].into_iter().flatten().any(|new| new.len() != n) {
+        let wrong = |new: &Option<Vec<f32>>, n| new.as_ref().is_some_and(|new| new.len() != n);
+        if wrong(&new.keys, n) || wrong(&new.values, n) || wrong(&new.offsets, head.len()) {
             return Err(failed("rewriting a cache", format!("layer {layer}, kv head {kv_head} holds {n} numbers")));
         }
-        head.overwrite(keys, values);
+        head.overwrite(new.keys.as_deref(), new.values.as_deref());
+        if let Some(offsets) = &new.offsets {
+            head.offsets.clone_from(offsets);
+        }
         Ok(())
     }
 
@@ -166,6 +164,10 @@ impl Inspect for CpuBackend {
 
     fn projected(&self, cache: CacheId, layer: usize, output: &Tensor) -> Result<Vec<Vec<f32>>> {
         project::projected(self, cache, layer, output)
+    }
+
+    fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32] {
+        &self.cache_ref(cache, layer, kv_head).offsets
     }
 
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32] {
@@ -198,6 +200,18 @@ impl Inspect for CpuBackend {
 
     fn truncate_queries(&mut self, end: u32) {
         self.queries.truncate(end);
+    }
+
+    fn shelve_queries(&mut self, first: u32) {
+        let (l, h, d) = (self.shape.layers, self.shape.heads, self.shape.head_dim);
+        let fresh = Queries::new(l, h, d, self.exact, self.shape.queries_budget).starting_at(first);
+        self.shelf = Some(std::mem::replace(&mut self.queries, fresh));
+    }
+
+    fn restore_queries(&mut self) {
+        if let Some(queries) = self.shelf.take() {
+            self.queries = queries;
+        }
     }
 
     fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32) {

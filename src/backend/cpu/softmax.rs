@@ -17,7 +17,7 @@ pub struct RowReductions {
     pub distance: f32,
 }
 
-/// Scales (and caps) the raw scores of the visible slots and turns them into probabilities.
+/// Scales (and caps) the raw scores, adds `offsets` (none, or one a slot) of the visible slots and turns them into probabilities.
 /// H = ln Σ e^(s−m) − Σ p·(s−m) needs no logarithm per slot.
 #[inline(always)]
 pub fn softmax(
@@ -26,12 +26,14 @@ pub fn softmax(
     query: u32,
     scale: f32,
     softcap: Option<f32>,
+    offsets: &[f32],
     recent_window: usize,
 ) -> RowReductions {
     match softcap {
         None => s.iter_mut().for_each(|v| *v *= scale),
         Some(cap) => s.iter_mut().for_each(|v| *v = cap * (*v * scale / cap).tanh()),
     }
+    s.iter_mut().zip(offsets).for_each(|(v, offset)| *v += offset);
     let m = max(s);
     let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
     let mut chunks = s.chunks_exact_mut(LANES);
@@ -80,13 +82,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn an_offset_of_ln_m_is_worth_m_slots() {
+        let (mut one, mut three) = (vec![0.4, -0.2, 1.1], vec![0.4, -0.2, 1.1, 1.1, 1.1]);
+        let a = softmax(&mut one, &[0, 3, 5], 6, 0.5, None, &[0.0, 0.0, 3f32.ln()], 4);
+        let b = softmax(&mut three, &[0, 3, 5, 5, 5], 6, 0.5, None, &[], 4);
+        assert!((a.lse - b.lse).abs() < 1e-6 && (a.distance - b.distance).abs() < 1e-5);
+        assert!((one[2] - 3.0 * three[2]).abs() < 1e-6 && (one[0] - three[0]).abs() < 1e-6);
+    }
+
     proptest! {
         #[test]
         fn reductions_equal_their_definitions(raw in prop::collection::vec(-30.0f32..30.0, 1..200), cap in prop::option::of(5.0f32..50.0)) {
             let positions: Vec<u32> = (0..raw.len() as u32).map(|p| p * 2).collect();
             let query = positions[raw.len() - 1] + 1;
             let mut p = raw.clone();
-            let r = softmax(&mut p, &positions, query, 0.5, cap, 10);
+            let r = softmax(&mut p, &positions, query, 0.5, cap, &[], 10);
             let s: Vec<f64> = raw.iter().map(|&v| {
                 let v = v as f64 * 0.5;
                 cap.map_or(v, |c| c as f64 * (v / c as f64).tanh())

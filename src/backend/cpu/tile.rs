@@ -71,9 +71,12 @@ impl Source<'_> {
             }
             let (row, lse) = (&mut scratch.scores[m * stride + lo..m * stride + hi], scratch.lse[m]);
             match self.attention.softcap {
-                None => row.iter_mut().for_each(|s| *s = exp(*s * scale - lse)),
-                Some(cap) => row.iter_mut().for_each(|s| *s = exp(cap * (*s * scale / cap).tanh() - lse)),
+                None => row.iter_mut().for_each(|s| *s *= scale),
+                Some(cap) => row.iter_mut().for_each(|s| *s = cap * (*s * scale / cap).tanh()),
             }
+            let offsets = self.cache.offsets.get(lo..hi).unwrap_or_default();
+            row.iter_mut().zip(offsets).for_each(|(s, offset)| *s += offset);
+            row.iter_mut().for_each(|s| *s = exp(*s - lse));
             put(position, lo, row);
         }
     }

@@ -38,7 +38,7 @@ impl Allocator for AdaKv {
         Level::Heads
     }
 
-    fn allocate(&self, _ask: Divide, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]) {
+    fn allocate(&self, _ask: Divide<'_>, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]) {
         for (scores, budgets) in scores.iter_mut().zip(budgets) {
             if let Some(scores) = scores {
                 self.divide(scores, budgets);

@@ -53,7 +53,7 @@ impl Allocator for PerLayer {
         Level::Layers
     }
 
-    fn allocate(&self, ask: Divide, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]) {
+    fn allocate(&self, ask: Divide<'_>, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]) {
         if self.weights.is_empty() {
             return;
         }
@@ -79,14 +79,14 @@ impl Allocator for PerLayer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::testing::moment;
+    use crate::policy::testing::{Lane, moment};
 
     fn layers(keep: &str, budget: usize, held: usize, layers: usize) -> Vec<usize> {
         let mut scores = vec![Some(Scores::free(vec![vec![0.0; held]; 2])); layers];
         let mut budgets = vec![vec![budget; 2]; layers];
         let at = crate::policy::part::Moment { layers, ..moment(held, 0) };
         PerLayer { weights: Weights.read(keep).unwrap() }.allocate(
-            Divide { at, mean: budget as f64 },
+            Divide { at, mean: budget as f64, lane: &Lane(&[]) },
             &mut scores,
             &mut budgets,
         );

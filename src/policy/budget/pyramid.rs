@@ -40,7 +40,7 @@ impl Allocator for Pyramid {
         Level::Layers
     }
 
-    fn allocate(&self, ask: Divide, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]) {
+    fn allocate(&self, ask: Divide<'_>, scores: &mut [Option<Scores>], budgets: &mut [Vec<usize>]) {
         let forced = scores.iter().flatten().flat_map(|scores| &scores.forced);
         let forced = forced.map(|forced| forced.iter().filter(|&&forced| forced).count()).max().unwrap_or(0);
         for (layer, budgets) in budgets.iter_mut().enumerate() {
