@@ -15,7 +15,7 @@ use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
-use crate::policy::part::Rewritten;
+use crate::policy::part::{Norm, Rewritten};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -189,8 +189,8 @@ pub trait Inspect {
     fn keys(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
     /// [n, D]
     fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]>;
-    /// ‖W_O,h · v_t‖₁ of the held values of each query head h [H][n]; `output`: the output projection [d, H·D].
-    fn projected(&self, cache: CacheId, layer: usize, output: &Tensor) -> Result<Vec<Vec<f32>>>;
+    /// ‖W_O,h · v_t‖ of the held values of each query head h [H][n]; `output`: the output projection [d, H·D].
+    fn projected(&self, cache: CacheId, layer: usize, output: &Tensor, norm: Norm) -> Result<Vec<Vec<f32>>>;
     /// Added to every logit on a slot, nats [n]; empty where nothing is.
     fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32];
     /// Column sums of a query head [n].

@@ -5,6 +5,7 @@ use super::view::{LaneCaches, Reader, Rows};
 use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{CacheId, Result, Row};
 use crate::policy::part::{Ahead, LaneView, Start};
+use crate::probe::distribution::Distribution;
 
 const SILENT: Probes = Probes { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
 
@@ -25,7 +26,7 @@ pub fn ahead(lane: &LaneCaches<'_, '_>, start: Start<'_>, work: &mut dyn FnMut(&
         (cache, tokens.to_vec(), saved)
     };
     let norms = vec![Vec::new(); reader.decoder.config().layers.len()];
-    work(&mut Reading { reader, cache, tokens, norms });
+    work(&mut Reading { reader, cache, tokens, next: lane.next(), norms });
     let mut backend = reader.backend.borrow_mut();
     backend.restore_queries();
     match saved {
@@ -39,6 +40,8 @@ struct Reading<'a, 'b> {
     cache: CacheId,
     /// All that was read, before and here.
     tokens: Vec<u32>,
+    /// The most probable token after them.
+    next: u32,
     /// [layers][tokens read here]
     norms: Vec<Vec<f32>>,
 }
@@ -82,13 +85,16 @@ impl Ahead for Reading<'_, '_> {
             let (chunk, more) = rest.split_at(rest.len().min(self.reader.max_rows));
             let read = self.pass(chunk, more.is_empty());
             logits = self.reader.or(read, Vec::new);
+            if more.is_empty() {
+                self.next = Distribution::of(&logits).argmax;
+            }
             rest = more;
         }
         logits
     }
 
     fn lane(&self, look: &mut dyn FnMut(&dyn LaneView)) {
-        look(&LaneCaches::new(self.reader, self.cache, &self.tokens, Rows::OfQueries));
+        look(&LaneCaches::new(self.reader, self.cache, &self.tokens, self.next, Rows::OfQueries));
     }
 
     fn input_norms(&self) -> &[Vec<f32>] {

@@ -206,6 +206,7 @@ impl Core {
     fn open_lanes(&mut self, cache: CacheId) -> Result<()> {
         let logits = Arc::new(Logits::from(self.backend.logits()));
         let specs = self.specs.clone();
+        self.lanes[0].logits = logits.clone();
         for (i, spec) in specs.iter().enumerate() {
             if i > 0 {
                 let mut decisions = vec![None; self.config().layers.len()];
@@ -261,11 +262,13 @@ impl Core {
         }
         let mut tokens = self.prompt.to_vec();
         let lane = self.lanes.iter().find(|lane| lane.cache == cache);
+        // Lanes that are about to open share the first one's prompt.
+        let next = lane.or(self.lanes.first()).map_or(0, |lane| lane.logits.all.argmax);
         tokens.extend(lane.iter().flat_map(|lane| &lane.fed));
         let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
         let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
         let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
-        let lane = LaneCaches::new(&reader, cache, &tokens, rows);
+        let lane = LaneCaches::new(&reader, cache, &tokens, next, rows);
         let decisions = policy.decide(stage, Moment { step, prompt, layers, layer: 0 }, &lane);
         reader.finish()?;
         Ok(decisions)

@@ -11,7 +11,7 @@ use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{Attention, Backend, BackendError, CacheId};
 use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
-use crate::policy::part::{Ahead, LaneView, LayerView, Start, Text};
+use crate::policy::part::{Ahead, LaneView, LayerView, Norm, Start, Text};
 
 /// All layers of a cache. Queries older than the newest come from the kept ones and are lane 0's: asked for after the
 /// prompt only, when all lanes still share it.
@@ -21,6 +21,7 @@ pub struct LaneCaches<'a, 'b> {
     /// Read so far; empty where nothing was read yet.
     pub(super) tokens: &'a [u32],
     rows: Rows<'a>,
+    next: u32,
     words: Words<'a>,
 }
 
@@ -73,9 +74,9 @@ impl<'a> Reader<'a> {
 }
 
 impl<'a, 'b> LaneCaches<'a, 'b> {
-    pub fn new(reader: &'a Reader<'b>, cache: CacheId, tokens: &'a [u32], rows: Rows<'a>) -> Self {
+    pub fn new(reader: &'a Reader<'b>, cache: CacheId, tokens: &'a [u32], next: u32, rows: Rows<'a>) -> Self {
         let words = Words::new(reader.tokenizer.as_ref(), &reader.failure);
-        Self { reader, cache, tokens, rows, words }
+        Self { reader, cache, tokens, rows, next, words }
     }
 }
 
@@ -92,7 +93,7 @@ impl LaneView for LaneCaches<'_, '_> {
         let received = (0..config.heads).map(|_| OnceCell::new()).collect();
         let offsets =
             (0..config.kv_heads).map(|g| self.reader.backend.borrow().offsets(self.cache, layer, g).to_vec()).collect();
-        look(&LayerCaches { lane: self, attention, positions, received, offsets, projected: OnceCell::new() });
+        look(&LayerCaches { lane: self, attention, positions, received, offsets, projected: Default::default() });
         true
     }
 
@@ -102,6 +103,10 @@ impl LaneView for LaneCaches<'_, '_> {
 
     fn text(&self) -> &dyn Text {
         &self.words
+    }
+
+    fn next(&self) -> u32 {
+        self.next
     }
 
     fn cosines(&self) -> &[f32] {
@@ -123,8 +128,8 @@ struct LayerCaches<'a, 'b> {
     received: Vec<OnceCell<Vec<f32>>>,
     /// Added to logits [kv heads][n or none]
     offsets: Vec<Vec<f32>>,
-    /// Of each query head, computed when first asked for.
-    projected: OnceCell<Vec<Vec<f32>>>,
+    /// Of each query head in each norm, computed when first asked for.
+    projected: [OnceCell<Vec<Vec<f32>>>; 2],
 }
 
 impl LayerView for LayerCaches<'_, '_> {
@@ -213,13 +218,15 @@ impl LayerView for LayerCaches<'_, '_> {
         self.lane.reader.decoder.turns(self.attention.layer)
     }
 
-    fn projected(&self, head: usize) -> Vec<f32> {
+    fn projected(&self, head: usize, norm: Norm) -> Vec<f32> {
         let layer = self.attention.layer;
         let read = || {
             let backend = self.lane.reader.backend.borrow();
             let none = || (0..self.received.len()).map(|h| vec![0.0; self.positions[h / self.group()].len()]).collect();
-            self.lane.reader.or(backend.projected(self.lane.cache, layer, self.lane.reader.decoder.output(layer)), none)
+            self.lane
+                .reader
+                .or(backend.projected(self.lane.cache, layer, self.lane.reader.decoder.output(layer), norm), none)
         };
-        self.projected.get_or_init(read)[head].clone()
+        self.projected[norm as usize].get_or_init(read)[head].clone()
     }
 }

@@ -12,7 +12,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Key, OfBudget, Real};
-use super::part::{LayerView, Moment, Part, Refiner, Scores, group_mean};
+use super::part::{LayerView, Moment, Norm, Part, Refiner, Scores, group_mean};
 use super::select::select;
 
 static EPSILON: Key<Real> =
@@ -40,7 +40,7 @@ struct CriticalKv {
 
 impl Refiner for CriticalKv {
     fn refine(&self, _at: Moment, budgets: &[usize], mut scores: Scores, view: &dyn LayerView) -> Scores {
-        let weights = group_mean(view, |head| view.projected(head));
+        let weights = group_mean(view, |head| view.projected(head, Norm::L1));
         let heads = scores.values.iter_mut().zip(&mut scores.forced).zip(&weights);
         for (((values, forced), weights), &budget) in heads.zip(budgets) {
             let first = match self.first {

@@ -154,7 +154,7 @@ impl Evictor {
         if !apart && held <= allowed {
             return None;
         }
-        let mean = self.amount.map_or(0.0, |amount| amount.mean(self.schedule.whole(at)).max(1.0));
+        let mean = self.mean(at);
         for allocator in &self.allocators {
             allocator.allocate(Divide { at, mean, lane }, &mut scores, &mut budgets);
         }
@@ -163,6 +163,11 @@ impl Evictor {
             self.keep(Moment { layer, ..at }, &**scorer, scores?, budget, lane)
         };
         Some(layers.map(one).collect())
+    }
+
+    /// Entries per kv head, on average, before rounding down; 0 where the scorer says itself how much stays.
+    fn mean(&self, at: Moment) -> f64 {
+        self.amount.map_or(0.0, |amount| amount.mean(self.schedule.whole(at)).max(1.0))
     }
 
     /// The scorer's look at the whole lane, where it wants one and something may have to leave.
@@ -176,7 +181,7 @@ impl Evictor {
                 over |= (0..view.kv_heads()).any(|head| view.positions(head).len() > budget);
             });
         }
-        if over { self.scorer.survey(at, budget, lane) } else { None }
+        if over { self.scorer.survey(at, self.mean(at), lane) } else { None }
     }
 
     /// What one layer keeps of the entries that were scored; `None`: all of them.

@@ -23,6 +23,9 @@ impl LaneView for Shown {
     fn text(&self) -> &dyn Text {
         &Letters
     }
+    fn next(&self) -> u32 {
+        unreachable!("none of these policies asks")
+    }
     fn cosines(&self) -> &[f32] {
         &[]
     }

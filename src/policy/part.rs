@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::amount::Amount;
-pub use super::view::{Ahead, LaneView, LayerView, Moment, Start, Text};
+pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
 
 /// When a scorer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +122,9 @@ pub trait Scorer: Send + Sync {
     fn surveys(&self) -> bool {
         false
     }
-    /// Looks at the whole lane once, before any layer is scored, where a kv head may keep `budget` entries on average.
-    /// The scorer it gives rates the layers.
-    fn survey(&self, _at: Moment, _budget: usize, _lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+    /// Looks at the whole lane once, before any layer is scored, where a kv head may keep `mean` entries on average
+    /// (not yet rounded down). The scorer it gives rates the layers.
+    fn survey(&self, _at: Moment, _mean: f64, _lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
         None
     }
     /// Scores can be taken after a step, when only the newest row exists.

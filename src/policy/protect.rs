@@ -52,8 +52,8 @@ impl Scorer for Protect {
         self.scorer.surveys()
     }
 
-    fn survey(&self, at: Moment, budget: usize, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
-        let scorer = self.scorer.survey(at, budget, lane)?;
+    fn survey(&self, at: Moment, mean: f64, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+        let scorer = self.scorer.survey(at, mean, lane)?;
         Some(Arc::new(Self { scorer, sinks: self.sinks, recent: self.recent }))
     }
 

@@ -4,8 +4,8 @@ use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
     block, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected, fair,
-    finch, full, h2o, keydiff, keyformer, knorm, lagkv, leverage, merge, noncausal, observed, protect, qfilter, random,
-    rerotate, simlayer, snapkv, streaming, tova, vatp, window,
+    finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal, observed,
+    oracle, protect, qfilter, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -26,6 +26,10 @@ pub static POLICIES: &[&Descriptor] = &[
     &cap::POLICY,
     &noncausal::POLICY,
     &compactor::POLICY,
+    &kvzip::POLICY,
+    &kvcompose::POLICY,
+    &laq::POLICY,
+    &oracle::POLICY,
     &knorm::POLICY,
     &keydiff::POLICY,
     &qfilter::POLICY,

@@ -15,10 +15,10 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, Key, Odd};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 
-static WINDOW: Key<Auto<Count>> =
+pub(super) static WINDOW: Key<Auto<Count>> =
     Key::new("window", "last prompt queries that vote; their own entries stay", Auto(Count(1, 1_000_000), AUTO), None);
-static KERNEL: Key<Odd> = Key::new("kernel", "width of the pooling along the prompt", Odd(1, 255), 5);
-static POOL: Key<Choice<Pool>> =
+pub(super) static KERNEL: Key<Odd> = Key::new("kernel", "width of the pooling along the prompt", Odd(1, 255), 5);
+pub(super) static POOL: Key<Choice<Pool>> =
     Key::new("pool", "how votes are pooled", Choice(&[("avg", Pool::Average), ("max", Pool::Maximum)]), Pool::Average);
 
 pub static POLICY: Descriptor = Descriptor {
@@ -37,14 +37,14 @@ pub static POLICY: Descriptor = Descriptor {
     },
 };
 
-struct SnapKv {
-    window: Option<usize>,
-    kernel: usize,
-    pool: Pool,
+pub(super) struct SnapKv {
+    pub window: Option<usize>,
+    pub kernel: usize,
+    pub pool: Pool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Pool {
+pub(super) enum Pool {
     Average,
     Maximum,
 }
@@ -94,7 +94,7 @@ pub(super) const AUTO: &str = "64; 16, 8, 4 for prompts under 256, 100, 24 token
 
 impl Pool {
     /// Centred windows of odd width `kernel`, stride 1 [n] → [n].
-    fn along(self, x: &[f32], kernel: usize) -> Vec<f32> {
+    pub fn along(self, x: &[f32], kernel: usize) -> Vec<f32> {
         let half = kernel / 2;
         let around = |t: usize| &x[t.saturating_sub(half)..(t + half + 1).min(x.len())];
         let pooled = |t| match self {

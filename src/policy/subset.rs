@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use super::part::LayerView;
+use super::part::{LayerView, Norm};
 
 /// Some slots of another view. Attention rows are a softmax over these slots alone: the row of the whole, divided by
 /// what these slots hold of it. Column sums (`received`) stay those of the whole: rows of the past are not taken again.
@@ -108,8 +108,8 @@ impl LayerView for Subset<'_> {
     fn turns(&self) -> &[f32] {
         self.whole.turns()
     }
-    fn projected(&self, head: usize) -> Vec<f32> {
-        self.gather(&self.whole.projected(head), head / self.group(), 1)
+    fn projected(&self, head: usize, norm: Norm) -> Vec<f32> {
+        self.gather(&self.whole.projected(head, norm), head / self.group(), 1)
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         }
         for head in 0..6 {
             close(&part.rows(head, 7..10), &thin.rows(head, 7..10));
-            assert_eq!(part.projected(head), thin.projected(head));
+            assert_eq!(part.projected(head, Norm::L2), thin.projected(head, Norm::L2));
             let whole = layer.received(head);
             let expected: Vec<f32> = part.slots[head / 3].iter().map(|&slot| whole[slot as usize]).collect();
             assert_eq!(part.received(head), expected);

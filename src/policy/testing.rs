@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::chain::{Decision, Policy};
-use super::part::{Ahead, LaneView, LayerView, Moment, Part, Scores, Start, Text};
+use super::part::{Ahead, LaneView, LayerView, Moment, Norm, Part, Scores, Start, Text};
 use super::spec::Spec;
 
 /// Attention over all P positions is known from the start; the cache walks along it.
@@ -109,9 +109,27 @@ impl Layer {
         Lane(std::slice::from_ref(self))
     }
 
+    /// One more position behind all that are known: it repeats an earlier one and attends to all alike.
+    fn grow(&mut self) {
+        let (positions, dim) = (self.attention[0].len().isqrt(), self.dim);
+        let again = positions / 2 * dim..(positions / 2 + 1) * dim;
+        for cells in self.keys.iter_mut().chain(&mut self.values).chain(&mut self.queries) {
+            cells.extend_from_within(again.clone());
+        }
+        for map in &mut self.attention {
+            let mut larger: Vec<f32> = Vec::new();
+            map.chunks(positions).for_each(|row| larger.extend(row.iter().chain(&[0.0])));
+            larger.extend(vec![1.0 / (positions + 1) as f32; positions + 1]);
+            *map = larger;
+        }
+    }
+
     /// Feeds the next position.
     pub fn step(&mut self) {
         self.newest = self.newest.wrapping_add(1);
+        if self.newest as usize >= self.attention[0].len().isqrt() {
+            self.grow();
+        }
         self.held.iter_mut().for_each(|held| held.push(self.newest));
         for head in 0..self.attention.len() {
             let row = self.rows(head, self.newest..self.newest + 1);
@@ -171,6 +189,9 @@ impl LaneView for Lane<'_> {
     }
     fn text(&self) -> &dyn Text {
         &Letters
+    }
+    fn next(&self) -> u32 {
+        self.0[0].newest + 1
     }
     fn cosines(&self) -> &[f32] {
         &[]
@@ -298,10 +319,13 @@ impl LayerView for Layer {
     fn turns(&self) -> &[f32] {
         &self.turns
     }
-    fn projected(&self, head: usize) -> Vec<f32> {
+    fn projected(&self, head: usize, norm: Norm) -> Vec<f32> {
         let project = |v: &[f32]| {
-            let rows = self.output[head].chunks(self.dim);
-            rows.map(|w| w.iter().zip(v).map(|(w, v)| w * v).sum::<f32>().abs()).sum()
+            let rows = self.output[head].chunks(self.dim).map(|w| w.iter().zip(v).map(|(w, v)| w * v).sum::<f32>());
+            match norm {
+                Norm::L1 => rows.map(f32::abs).sum(),
+                Norm::L2 => rows.map(|x| x * x).sum::<f32>().sqrt(),
+            }
         };
         self.values(head / self.group).chunks(self.dim).map(project).collect()
     }

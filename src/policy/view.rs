@@ -53,8 +53,17 @@ pub trait LayerView {
     fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32>;
     /// Rope: channel pair (i, i + D/2) of position p is turned by p · turns[i] radians [D/2].
     fn turns(&self) -> &[f32];
-    /// ‖W_O,h · v_t‖₁ of the held values of query head `head`, W_O,h its columns of the output projection [n].
-    fn projected(&self, head: usize) -> Vec<f32>;
+    /// ‖W_O,h · v_t‖ in norm `norm` of the held values of query head `head`, W_O,h its columns of the output projection [n].
+    fn projected(&self, head: usize, norm: Norm) -> Vec<f32>;
+}
+
+/// How long a vector is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Σ |x|
+    L1,
+    /// √Σ x²
+    L2,
 }
 
 /// All layers of a lane's cache, looked at one after the other, and the text that it stands for.
@@ -65,6 +74,8 @@ pub trait LaneView {
     fn tokens(&self) -> &[u32];
     /// The model's tokenizer.
     fn text(&self) -> &dyn Text;
+    /// The most probable next token. After the prompt only.
+    fn next(&self) -> u32;
     /// Mean over the prompt's tokens of the cosine between the residual stream before and after each layer's attention
     /// [layers]. Only where [`Allocator::needs_cosines`](super::part::Allocator::needs_cosines) says so, else empty.
     fn cosines(&self) -> &[f32];

@@ -8,7 +8,7 @@ use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Ti
 use crate::cache::{HeadCache, Queries, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
-use crate::policy::part::Rewritten;
+use crate::policy::part::{Norm, Rewritten};
 
 use super::linear::failed;
 use super::pool::Shares;
@@ -162,8 +162,8 @@ impl Inspect for CpuBackend {
         Cow::Owned(self.cache_ref(cache, layer, kv_head).values())
     }
 
-    fn projected(&self, cache: CacheId, layer: usize, output: &Tensor) -> Result<Vec<Vec<f32>>> {
-        project::projected(self, cache, layer, output)
+    fn projected(&self, cache: CacheId, layer: usize, output: &Tensor, norm: Norm) -> Result<Vec<Vec<f32>>> {
+        project::projected(self, cache, layer, output, norm)
     }
 
     fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32] {
