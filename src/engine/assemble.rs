@@ -7,6 +7,7 @@ use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
 use super::lane::Lane;
+use super::read::PromptRead;
 use crate::backend::{Backend, CacheId, PositionMeans};
 use crate::probe::distribution::{Distribution, Logits, kl, top_k};
 use crate::probe::finding;
@@ -277,29 +278,55 @@ pub fn prompt_lens(core: &mut Core) -> Result<Vec<LensLayer>> {
     if core.probes.lens { Ok(lens(core, 1)?.remove(0)) } else { Ok(Vec::new()) }
 }
 
-pub fn prompt_frame(core: &mut Core, stats: PromptStats, lens: Vec<LensLayer>, started: Instant) -> Result<Frame> {
-    let residual = Arc::new(residual_of(&stats.residual));
-    let attention = Arc::new(attention_of(&stats.attention));
-    let kv_norms = Arc::new(norms_of(&stats.norms));
+/// What one reading of the prompt gives a lane's frame.
+struct Measured {
+    residual: Arc<ResidualStats>,
+    attention: Arc<AttentionStats>,
+    kv_norms: Arc<KvNorms>,
+    lens: Vec<LensLayer>,
+}
+
+impl Measured {
+    fn of(read: &PromptRead) -> Self {
+        Self {
+            residual: Arc::new(residual_of(&read.stats.residual)),
+            attention: Arc::new(attention_of(&read.stats.attention)),
+            kv_norms: Arc::new(norms_of(&read.stats.norms)),
+            lens: read.lens.clone(),
+        }
+    }
+}
+
+/// `own`: what lanes read that did not share lane 0's reading [lane].
+pub fn prompt_frame(
+    core: &mut Core,
+    shared: PromptRead,
+    own: Vec<Option<PromptRead>>,
+    started: Instant,
+) -> Result<Frame> {
+    let all = Measured::of(&shared);
+    let mut ops = shared.stats.ops;
+    own.iter().flatten().for_each(|read| merge_ops(&mut ops, read.stats.ops.clone()));
+    let own: Vec<Option<Measured>> = own.iter().map(|read| read.as_ref().map(Measured::of)).collect();
     let n = core.prompt.len();
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for (i, means) in means.into_iter().enumerate() {
         let mut frame = bare(&core.lanes[i], core.prompt.clone(), 0);
-        // All lanes read the prompt as one: what was measured while reading is the same for all.
-        frame.residual = residual.clone();
-        frame.attention = attention.clone();
-        frame.kv_norms = kv_norms.clone();
+        // Most lanes read the prompt as one: what was measured while reading is the same for them.
+        let measured = own.get(i).and_then(Option::as_ref).unwrap_or(&all);
+        frame.residual = measured.residual.clone();
+        frame.attention = measured.attention.clone();
+        frame.kv_norms = measured.kv_norms.clone();
         frame.received = means.received;
         frame.row = means.row;
         frame.kv = kv_bytes(core, &core.lanes[i]);
-        frame.lens.clone_from(&lens);
+        frame.lens.clone_from(&measured.lens);
         outcome(core, i, &mut frame);
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
-    let mut frame =
-        Frame { step: 0, partial: None, lanes, ops: stats.ops, memory: memory(core), wall_ns, findings: Vec::new() };
+    let mut frame = Frame { step: 0, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
     Ok(frame)
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::assemble::{self, PromptStats};
-use super::cosines::Cosines;
+use super::assemble;
 use super::error::{EngineError, Result};
 use super::frame::{Finding, Frame};
 use super::history::History;
@@ -38,10 +37,10 @@ pub struct Core {
     pub(super) max_rows: usize,
     pub(super) lens_k: usize,
     pub(super) queries_budget: u64,
-    tokenizer: Option<Arc<Tokenizer>>,
+    pub(super) tokenizer: Option<Arc<Tokenizer>>,
     /// Mean cosine over the prompt between the residual stream before and after each attention [layers]; empty
     /// where no policy asks for it.
-    cosines: Vec<f32>,
+    pub(super) cosines: Vec<f32>,
     pub probes: Probes,
 }
 
@@ -133,115 +132,6 @@ impl Core {
         Ok(())
     }
 
-    /// Reads the prompt and gives the frame of step 0. Forgets everything about an earlier prompt.
-    /// `between(core, read)` is called after every layer of every chunk; [`Pause::Stop`] gives it up.
-    pub fn read_prompt(
-        &mut self,
-        ids: &[u32],
-        mut between: impl FnMut(&mut Core, usize) -> Pause,
-    ) -> Result<Option<Frame>> {
-        self.check(ids)?;
-        self.forget();
-        self.prompt = ids.into();
-        let started = Instant::now();
-        let cache = self.backend.cache();
-        self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
-        let mut stats = PromptStats::default();
-        let chunks: Vec<&[u32]> = ids.chunks(self.max_rows).collect();
-        let mut read = 0;
-        let wants_cosines = self.specs.iter().any(|spec| spec.policy.needs_cosines());
-        let mut cosines = Cosines::new(self.config().layers.len());
-        for (i, chunk) in chunks.iter().enumerate() {
-            let row = |(r, &token): (usize, &u32)| {
-                let position = (read + r) as u32;
-                Row { token, position, turned: position, cache }
-            };
-            let rows: Vec<Row> = chunk.iter().enumerate().map(row).collect();
-            self.backend.begin(&rows, self.probes, Some(cache))?;
-            self.decoder.embed(&mut *self.backend);
-            for index in 0..self.decoder.sublayers() {
-                if wants_cosines && index % 2 == 0 {
-                    cosines.before(&self.decoder, &mut *self.backend)?;
-                }
-                self.decoder.sublayer(&mut *self.backend, index);
-                if wants_cosines && index % 2 == 0 {
-                    cosines.after(&self.decoder, &mut *self.backend, index / 2)?;
-                }
-                if index % 2 == 1 {
-                    self.backend.run()?;
-                    if let Pause::Stop = between(self, read) {
-                        return Ok(None);
-                    }
-                }
-            }
-            let last = i + 1 == chunks.len();
-            let wanted = if last { chunk.len() - 1..chunk.len() } else { 0..0 };
-            self.decoder.head(&mut *self.backend, wanted);
-            self.backend.run()?;
-            self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
-            stats.add(&*self.backend);
-            read += chunk.len();
-        }
-        self.cosines = if wants_cosines { cosines.mean(ids.len()) } else { Vec::new() };
-        let lens = assemble::prompt_lens(self)?;
-        self.open_lanes(cache)?;
-        let frame = assemble::prompt_frame(self, stats, lens, started)?;
-        self.keyframes.push_back(Keyframe::of(self));
-        Ok(Some(frame))
-    }
-
-    fn forget(&mut self) {
-        for lane in std::mem::take(&mut self.lanes) {
-            self.backend.free(lane.cache);
-        }
-        self.backend.truncate_queries(0);
-        self.prompt_hidden.clear();
-        self.keyframes.clear();
-        self.findings.clear();
-        self.pass = None;
-        self.step = 0;
-    }
-
-    /// Every lane starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
-    fn open_lanes(&mut self, cache: CacheId) -> Result<()> {
-        let logits = Arc::new(Logits::from(self.backend.logits()));
-        let specs = self.specs.clone();
-        self.lanes[0].logits = logits.clone();
-        for (i, spec) in specs.iter().enumerate() {
-            if i > 0 {
-                let mut decisions = vec![None; self.config().layers.len()];
-                if spec.policy.evicts() {
-                    decisions = self.decide(&spec.policy, 0, cache, 0)?;
-                }
-                let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
-                let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
-                self.rewrite(&decisions, own)?;
-                self.evict(&spec.policy, 1, own, 0)?;
-                let shift = self.shift(&spec.policy, own);
-                let history = self.prompt_history(&spec.policy, cache)?;
-                self.lanes.push(Lane { shift, history, ..Lane::new(spec, own, 0, logits.clone()) });
-            }
-            let lane = &mut self.lanes[i];
-            lane.logits = logits.clone();
-            lane.next = spec.sampler.draw(&logits, i as u32, 0).0;
-        }
-        for i in 0..self.lanes.len() {
-            self.lanes[i].kept = Arc::new(assemble::kept(self, i));
-        }
-        Ok(())
-    }
-
-    /// The prompt's rows that a policy goes on counting while the text grows.
-    fn prompt_history(&mut self, policy: &Policy, cache: CacheId) -> Result<History> {
-        match policy.history() {
-            rows if rows > 0 && policy.acts_in_decode() => {
-                let prompt = self.prompt.len() as u32;
-                Ok(History::of_prompt(&mut *self.backend, &self.decoder, cache, prompt, rows)?)
-            }
-            _ => Ok(History::default()),
-        }
-    }
-
     /// What stage `stage` of `policy` decides about `cache` now [layer].
     pub(super) fn decide(
         &mut self,
@@ -250,8 +140,23 @@ impl Core {
         cache: CacheId,
         step: u32,
     ) -> Result<Vec<Option<Decision>>> {
+        let mut tokens = self.prompt.to_vec();
+        let lane = self.lanes.iter().find(|lane| lane.cache == cache);
+        tokens.extend(lane.iter().flat_map(|lane| &lane.fed));
+        self.decide_after(policy, stage, cache, step, &tokens)
+    }
+
+    /// The same after `tokens`, all that `cache` has read.
+    pub(super) fn decide_after(
+        &mut self,
+        policy: &Policy,
+        stage: usize,
+        cache: CacheId,
+        step: u32,
+        tokens: &[u32],
+    ) -> Result<Vec<Option<Decision>>> {
         let (layers, prompt) = (self.config().layers.len(), self.prompt.len());
-        let window = policy.window(prompt).min(prompt);
+        let window = policy.window(prompt).min(tokens.len());
         let available = self.backend.kept_queries().len();
         if step == 0 && available < window {
             return Err(EngineError::QueriesBudget {
@@ -260,22 +165,20 @@ impl Core {
                 kept: available,
             });
         }
-        let mut tokens = self.prompt.to_vec();
         let lane = self.lanes.iter().find(|lane| lane.cache == cache);
         // Lanes that are about to open share the first one's prompt.
         let next = lane.or(self.lanes.first()).map_or(0, |lane| lane.logits.all.argmax);
-        tokens.extend(lane.iter().flat_map(|lane| &lane.fed));
         let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
         let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
         let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
-        let lane = LaneCaches::new(&reader, cache, &tokens, next, rows);
+        let lane = LaneCaches::new(&reader, cache, tokens, next, rows);
         let decisions = policy.decide(stage, Moment { step, prompt, layers, layer: 0 }, &lane);
         reader.finish()?;
         Ok(decisions)
     }
 
     /// The slots that stay `[layer · G + kv head]`; `None` = all.
-    fn kept_slots(&self, decisions: &[Option<Decision>]) -> Vec<Option<Vec<u32>>> {
+    pub(super) fn kept_slots(&self, decisions: &[Option<Decision>]) -> Vec<Option<Vec<u32>>> {
         let kv_heads = self.config().kv_heads;
         let of_layer = |decision: &Option<Decision>| match decision {
             Some(decision) => decision.kept.iter().cloned().map(Some).collect(),
@@ -285,7 +188,7 @@ impl Core {
     }
 
     /// Writes what the decisions changed about what stays.
-    fn rewrite(&mut self, decisions: &[Option<Decision>], cache: CacheId) -> Result<()> {
+    pub(super) fn rewrite(&mut self, decisions: &[Option<Decision>], cache: CacheId) -> Result<()> {
         for (layer, decision) in decisions.iter().enumerate() {
             for (head, new) in decision.iter().flat_map(|d| &d.rewritten).enumerate() {
                 self.backend.overwrite(cache, layer, head, new)?;
@@ -295,7 +198,7 @@ impl Core {
     }
 
     /// How far positions lie behind those of the text once the prompt's evictions are done.
-    fn shift(&self, policy: &Policy, cache: CacheId) -> u32 {
+    pub(super) fn shift(&self, policy: &Policy, cache: CacheId) -> u32 {
         let config = self.config();
         // One position serves all layers: where some keep everything, it must stay the text's.
         if !policy.cache_positions() || config.layers.iter().any(|layer| layer.window.is_some()) {
@@ -307,21 +210,27 @@ impl Core {
     }
 
     /// Lets the stages of `policy` from `first` on decide about `cache`; whether anything left it.
-    fn evict(&mut self, policy: &Policy, first: usize, cache: CacheId, step: u32) -> Result<bool> {
+    pub(super) fn evict(&mut self, policy: &Policy, first: usize, cache: CacheId, step: u32) -> Result<bool> {
         let mut changed = false;
         for stage in first..policy.stages() {
-            if !policy.schedule(stage).acts(step) {
+            if !policy.schedule(stage).acts(step) || policy.schedule(stage).block().is_some() {
                 continue;
             }
             let decisions = self.decide(policy, stage, cache, step)?;
-            if decisions.iter().any(Option::is_some) {
-                let kept = self.kept_slots(&decisions);
-                self.backend.retain(cache, &kept)?;
-                self.rewrite(&decisions, cache)?;
-                changed = true;
-            }
+            changed |= self.apply(&decisions, cache)?;
         }
         Ok(changed)
+    }
+
+    /// Lets the losing entries leave; whether there were any.
+    pub(super) fn apply(&mut self, decisions: &[Option<Decision>], cache: CacheId) -> Result<bool> {
+        let any = decisions.iter().any(Option::is_some);
+        if any {
+            let kept = self.kept_slots(decisions);
+            self.backend.retain(cache, &kept)?;
+            self.rewrite(decisions, cache)?;
+        }
+        Ok(any)
     }
 
     /// Starts the pass of the next step.

@@ -12,6 +12,7 @@ mod history;
 mod lane;
 pub mod message;
 mod open;
+mod read;
 mod sampler;
 mod text;
 mod thread;

@@ -97,6 +97,11 @@ impl Policy {
         self.evictors[stage].schedule()
     }
 
+    /// The lane reads the prompt on its own, so many tokens at a time, and is cut after each of these blocks.
+    pub fn block(&self) -> Option<usize> {
+        self.evictors.iter().filter_map(|e| e.schedule().block()).min()
+    }
+
     /// Entries may leave after steps, not only after the prompt.
     pub fn acts_in_decode(&self) -> bool {
         self.evictors.iter().any(|e| e.schedule().acts_in_decode())

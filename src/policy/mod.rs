@@ -17,6 +17,7 @@ pub mod subset;
 pub mod view;
 
 mod block;
+mod blockwise;
 mod chunk;
 mod chunkkv;
 mod criticalkv;

@@ -15,6 +15,8 @@ pub enum Schedule {
     AfterPrefill,
     /// After the prompt and after every step, whenever more than the budget is held.
     EveryStep,
+    /// While the prompt is read, after every so many of its tokens and at its end.
+    Blocks { size: u32 },
     /// After every so many steps, not after the prompt. A budget in percent is of `of`.
     Decoding { every: u32, of: Whole },
 }
@@ -32,21 +34,30 @@ impl Schedule {
     /// Whether step `step` (0 = the prompt) is its moment.
     pub fn acts(self, step: u32) -> bool {
         match self {
-            Self::AfterPrefill => step == 0,
+            Self::AfterPrefill | Self::Blocks { .. } => step == 0,
             Self::EveryStep => true,
             Self::Decoding { every, .. } => step > 0 && step.is_multiple_of(every.max(1)),
         }
     }
 
     pub fn acts_in_decode(self) -> bool {
-        self != Self::AfterPrefill
+        !matches!(self, Self::AfterPrefill | Self::Blocks { .. })
     }
 
     pub const fn words(self) -> &'static str {
         match self {
             Self::AfterPrefill => "after the prompt",
+            Self::Blocks { .. } => "while the prompt is read",
             Self::EveryStep => "every step",
             Self::Decoding { .. } => "every few steps",
+        }
+    }
+
+    /// Tokens of the prompt that are read before entries may leave, where that happens while it is read.
+    pub fn block(self) -> Option<usize> {
+        match self {
+            Self::Blocks { size } => Some(size.max(1) as usize),
+            _ => None,
         }
     }
 

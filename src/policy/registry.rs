@@ -3,9 +3,9 @@
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
-    block, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected, fair,
-    finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal, observed,
-    oracle, protect, qfilter, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
+    block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected,
+    fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal,
+    observed, oracle, protect, qfilter, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -47,6 +47,7 @@ pub static POLICIES: &[&Descriptor] = &[
     &entropychunkkv::POLICY,
     &chunk::POLICY,
     &block::POLICY,
+    &blockwise::POLICY,
     &fair::POLICY,
     &protect::POLICY,
     &decoding::POLICY,

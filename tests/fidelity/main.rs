@@ -5,8 +5,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod blockwise;
 mod forward;
 mod golden;
+mod matrix;
 mod policies;
 mod tiny;
 mod travel;

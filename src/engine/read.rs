@@ -1,0 +1,220 @@
+//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::assemble::{self, PromptStats};
+use super::core::{Core, Pause};
+use super::cosines::Cosines;
+use super::error::Result;
+use super::frame::{Frame, LensLayer};
+use super::history::History;
+use super::lane::{Lane, LaneSpec};
+use super::travel::Keyframe;
+use crate::backend::{CacheId, Row};
+use crate::policy::Policy;
+use crate::probe::distribution::Logits;
+
+/// What reading the prompt left behind, beside the cache.
+pub struct PromptRead {
+    pub stats: PromptStats,
+    /// Logit lens of the last token; empty while the probe is off.
+    pub lens: Vec<LensLayer>,
+}
+
+/// A lane that has read the prompt on its own.
+struct Own {
+    cache: CacheId,
+    logits: Arc<Logits>,
+    history: History,
+    read: PromptRead,
+}
+
+impl Core {
+    /// Reads the prompt and gives the frame of step 0. Forgets everything about an earlier prompt.
+    /// `between(core, read)` is called after every layer of every chunk; [`Pause::Stop`] gives it up.
+    pub fn read_prompt(
+        &mut self,
+        ids: &[u32],
+        mut between: impl FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<Frame>> {
+        self.check(ids)?;
+        self.forget();
+        self.prompt = ids.into();
+        let started = Instant::now();
+        let cache = self.backend.cache();
+        self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
+        let mut stats = PromptStats::default();
+        let wants_cosines = self.specs.iter().any(|spec| spec.policy.needs_cosines());
+        let mut cosines = wants_cosines.then(|| Cosines::new(self.config().layers.len()));
+        let mut read = 0;
+        for chunk in ids.chunks(self.max_rows) {
+            if let Pause::Stop = self.read_rows(chunk, read, cache, cosines.as_mut(), &mut between)? {
+                return Ok(None);
+            }
+            self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
+            stats.add(&*self.backend);
+            read += chunk.len();
+        }
+        self.cosines = cosines.map_or_else(Vec::new, |cosines| cosines.mean(ids.len()));
+        let shared = PromptRead { stats, lens: assemble::prompt_lens(self)? };
+        let Some(own) = self.open_lanes(cache, &mut between)? else { return Ok(None) };
+        let frame = assemble::prompt_frame(self, shared, own, started)?;
+        self.keyframes.push_back(Keyframe::of(self));
+        Ok(Some(frame))
+    }
+
+    /// Reads the prompt's tokens `chunk` behind the `read` before them; logits of the last one where it ends the prompt.
+    fn read_rows(
+        &mut self,
+        chunk: &[u32],
+        read: usize,
+        cache: CacheId,
+        mut cosines: Option<&mut Cosines>,
+        between: &mut dyn FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Pause> {
+        let row = |(position, &token): (u32, &u32)| Row { token, position, turned: position, cache };
+        let rows: Vec<Row> = (read as u32..).zip(chunk).map(row).collect();
+        self.backend.begin(&rows, self.probes, Some(cache))?;
+        self.decoder.embed(&mut *self.backend);
+        for index in 0..self.decoder.sublayers() {
+            match cosines.as_mut().filter(|_| index % 2 == 0) {
+                None => self.decoder.sublayer(&mut *self.backend, index),
+                Some(cosines) => {
+                    cosines.before(&self.decoder, &mut *self.backend)?;
+                    self.decoder.sublayer(&mut *self.backend, index);
+                    cosines.after(&self.decoder, &mut *self.backend, index / 2)?;
+                }
+            }
+            if index % 2 == 1 {
+                self.backend.run()?;
+                if let Pause::Stop = between(self, read) {
+                    return Ok(Pause::Stop);
+                }
+            }
+        }
+        let last = read + chunk.len() == self.prompt.len();
+        let wanted = if last { chunk.len() - 1..chunk.len() } else { 0..0 };
+        self.decoder.head(&mut *self.backend, wanted);
+        self.backend.run()?;
+        Ok(Pause::Continue)
+    }
+
+    fn forget(&mut self) {
+        for lane in std::mem::take(&mut self.lanes) {
+            self.backend.free(lane.cache);
+        }
+        self.backend.truncate_queries(0);
+        self.prompt_hidden.clear();
+        self.keyframes.clear();
+        self.findings.clear();
+        self.pass = None;
+        self.step = 0;
+    }
+
+    /// Opens all lanes; gives what those read that did it on their own [lane], `None` where it was given up.
+    fn open_lanes(
+        &mut self,
+        cache: CacheId,
+        between: &mut dyn FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<Vec<Option<PromptRead>>>> {
+        let logits = Arc::new(Logits::from(self.backend.logits()));
+        self.lanes[0].logits = logits.clone();
+        let mut reads = vec![None];
+        for spec in self.specs.clone().iter().skip(1) {
+            reads.push(match spec.policy.block() {
+                None => {
+                    self.open_on(spec, cache, logits.clone())?;
+                    None
+                }
+                Some(block) => {
+                    let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
+                    self.evict(&spec.policy, 0, own.cache, 0)?;
+                    let shift = self.shift(&spec.policy, own.cache);
+                    let lane = Lane::new(spec, own.cache, 0, own.logits);
+                    self.lanes.push(Lane { shift, history: own.history, ..lane });
+                    Some(own.read)
+                }
+            });
+        }
+        for i in 0..self.lanes.len() {
+            let lane = &mut self.lanes[i];
+            lane.next = lane.sampler.draw(&lane.logits, i as u32, 0).0;
+            self.lanes[i].kept = Arc::new(assemble::kept(self, i));
+        }
+        Ok(Some(reads))
+    }
+
+    /// A lane that starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
+    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<()> {
+        let mut decisions = vec![None; self.config().layers.len()];
+        if spec.policy.evicts() {
+            decisions = self.decide(&spec.policy, 0, cache, 0)?;
+        }
+        let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
+        let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
+        self.rewrite(&decisions, own)?;
+        self.evict(&spec.policy, 1, own, 0)?;
+        let shift = self.shift(&spec.policy, own);
+        let history = self.prompt_history(&spec.policy, cache)?;
+        self.lanes.push(Lane { shift, history, ..Lane::new(spec, own, 0, logits) });
+        Ok(())
+    }
+
+    /// Reads the prompt `block` tokens at a time into a cache that is cut after each of them.
+    fn read_in_blocks(
+        &mut self,
+        policy: &Policy,
+        block: usize,
+        between: &mut dyn FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<Own>> {
+        let cache = self.backend.cache();
+        self.backend.shelve_queries(0);
+        let own = self.read_cutting(policy, block, cache, between);
+        self.backend.restore_queries();
+        if !matches!(own, Ok(Some(_))) {
+            self.backend.free(cache);
+        }
+        own
+    }
+
+    fn read_cutting(
+        &mut self,
+        policy: &Policy,
+        block: usize,
+        cache: CacheId,
+        between: &mut dyn FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<Own>> {
+        let prompt = self.prompt.clone();
+        let (mut stats, mut read) = (PromptStats::default(), 0);
+        let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
+        for block in prompt.chunks(block.min(self.max_rows)) {
+            if let Pause::Stop = self.read_rows(block, read, cache, None, between)? {
+                return Ok(None);
+            }
+            stats.add(&*self.backend);
+            read += block.len();
+            if read == prompt.len() {
+                logits = Arc::new(Logits::from(self.backend.logits()));
+                lens = assemble::prompt_lens(self)?;
+            }
+            for stage in (0..policy.stages()).filter(|&stage| policy.schedule(stage).block().is_some()) {
+                let decisions = self.decide_after(policy, stage, cache, 0, &prompt[..read])?;
+                self.apply(&decisions, cache)?;
+            }
+        }
+        let history = self.prompt_history(policy, cache)?;
+        Ok(Some(Own { cache, logits, history, read: PromptRead { stats, lens } }))
+    }
+
+    /// The prompt's rows that a policy goes on counting while the text grows.
+    fn prompt_history(&mut self, policy: &Policy, cache: CacheId) -> Result<History> {
+        match policy.history() {
+            rows if rows > 0 && policy.acts_in_decode() => {
+                let prompt = self.prompt.len() as u32;
+                Ok(History::of_prompt(&mut *self.backend, &self.decoder, cache, prompt, rows)?)
+            }
+            _ => Ok(History::default()),
+        }
+    }
+}

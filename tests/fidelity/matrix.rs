@@ -1,0 +1,140 @@
+//! Every policy behind every wrapper, after the prompt and while decoding, on both real models.
+
+use std::time::Instant;
+
+use attnscope::engine::frame::Frame;
+use attnscope::engine::{Core, Pause, Precision};
+use attnscope::policy::Policy;
+use attnscope::policy::part::Schedule;
+use attnscope::policy::registry::POLICIES;
+
+use crate::common::real_model;
+use crate::golden::*;
+
+/// What may stand before a scorer; "" = nothing.
+const WRAPPERS: [&str; 16] = [
+    "",
+    "adakv+",
+    "pyramid+",
+    "perlayer:keep=3/1+",
+    "criticalkv+",
+    "adakv+criticalkv+",
+    "chunk:size=9+",
+    "chunkkv:chunk=4+",
+    "entropychunkkv:chunk=4,low=2+",
+    "block:size=8+",
+    "blockwise:size=8+",
+    "fair+",
+    "protect:sinks=2,recent=3+",
+    "merge+",
+    "rerotate+",
+    "decoding:every=2+",
+];
+
+const STEPS: usize = 4;
+
+/// Everything of a frame but the clock.
+fn timeless(frame: &Frame) -> Vec<String> {
+    frame.lanes.iter().map(|lane| format!("{lane:?}")).collect()
+}
+
+/// Each scorer that takes a budget, behind each wrapper that it can stand behind.
+fn specs() -> Vec<String> {
+    let scorers = POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name);
+    let all = scorers.flat_map(|scorer| WRAPPERS.iter().map(move |wrapper| format!("{wrapper}{scorer}@45%")));
+    all.filter(|spec| Policy::parse(spec).is_ok()).collect()
+}
+
+/// Checks one lane of the frame after the prompt or a step.
+fn check(core: &Core, frame: &Frame, lane: usize) {
+    let (of, policy) = (&frame.lanes[lane], &core.lanes()[lane].policy);
+    let (prompt, step) = (core.prompt_ids().len(), frame.step);
+    let spec = &of.spec;
+    let heads: Vec<Vec<u32>> = (0..of.kept.layers)
+        .filter(|&layer| core.config().layers[layer].window.is_none())
+        .flat_map(|layer| (0..of.kept.kv_heads).map(move |g| (layer, g)))
+        .map(|(layer, g)| of.kept.list(layer, g))
+        .collect();
+    let all = prompt + step as usize;
+    for held in &heads {
+        assert!(held.is_sorted_by(|a, b| a < b), "{spec}: {held:?}");
+        assert!(!held.is_empty() && held.iter().all(|&p| (p as usize) < all), "{spec}");
+    }
+    let held: usize = heads.iter().map(Vec::len).sum();
+    let schedule = policy.schedule(0);
+    if schedule.acts(step)
+        && let Some(budget) = policy.budget_at(0, prompt, step)
+    {
+        // pyramids round each layer, what competes over all heads rounds the sum; a chunk may be cut short
+        assert!(held <= heads.len() * (budget + 1), "{spec}: {held} entries for {} heads of {budget}", heads.len());
+    }
+    if schedule == Schedule::AfterPrefill {
+        let generated = (prompt as u32..all as u32).collect::<Vec<_>>();
+        assert!(heads.iter().all(|held| held.ends_with(&generated)), "{spec} drops what was generated");
+    }
+    if spec.starts_with("protect") {
+        assert!(heads.iter().all(|held| held.starts_with(&[0, 1])), "{spec} drops a protected entry");
+    }
+    if step == 0 && policy.block().is_none() {
+        assert_eq!(of.candidates, frame.lanes[0].candidates, "{spec}: a dense prompt gives the same first token");
+    }
+}
+
+fn run(model: &str, prompt: &str) {
+    let Some(real) = real_model(model) else { return };
+    let folder = if model.starts_with("gemma") { "gemma3" } else { "smollm2" };
+    let ids = ids(&json(&dir().join(folder).join(format!("{prompt}.forward.json")))["token_ids"]);
+    let specs = specs();
+    let started = Instant::now();
+    for some in specs.chunks(40) {
+        let mut lanes = vec!["full"];
+        lanes.extend(some.iter().map(String::as_str));
+        let mut core = core(&real, Precision::Native, &lanes);
+        let first = core.read_prompt(&ids, |_, _| Pause::Continue).unwrap().unwrap();
+        (1..lanes.len()).for_each(|lane| check(&core, &first, lane));
+        let mut frames = Vec::new();
+        for _ in 0..STEPS {
+            let frame = core.step().unwrap();
+            (1..lanes.len()).for_each(|lane| check(&core, &frame, lane));
+            frames.push(timeless(&frame));
+        }
+        core.rewind(1).unwrap();
+        for before in &frames[1..] {
+            for ((again, before), spec) in timeless(&core.step().unwrap()).iter().zip(before).zip(&lanes) {
+                assert!(again == before, "{spec} comes out otherwise after going back");
+            }
+        }
+    }
+    println!("{model}: {} chains in {:.0?}", specs.len(), started.elapsed());
+}
+
+#[test]
+fn smollm2() {
+    run("smollm2-135m", "d1_short");
+}
+
+#[test]
+fn gemma3() {
+    run("gemma3-270m", "d1_short");
+}
+
+/// A budget that holds everything changes nothing, whoever would have decided.
+#[test]
+fn with_room_for_everything_each_policy_is_full_bit_for_bit() {
+    let Some(real) = real_model("smollm2-135m") else { return };
+    let ids = ids(&json(&dir().join("smollm2/d1_short.forward.json"))["token_ids"]);
+    let scorers = POLICIES.iter().filter(|policy| policy.budget.is_some());
+    let specs: Vec<String> = scorers.map(|policy| format!("{}@100%", policy.name)).collect();
+    for some in specs.chunks(40) {
+        let mut lanes = vec!["full"];
+        lanes.extend(some.iter().map(String::as_str));
+        let mut core = core(&real, Precision::Native, &lanes);
+        core.read_prompt(&ids, |_, _| Pause::Continue).unwrap().unwrap();
+        for _ in 0..3 {
+            let frame = core.step().unwrap();
+            for lane in &frame.lanes[1..] {
+                assert_eq!((lane.against.unwrap().kl, &lane.row), (0.0, &frame.lanes[0].row), "{}", lane.spec);
+            }
+        }
+    }
+}
