@@ -331,6 +331,30 @@ pub fn prompt_frame(
     Ok(frame)
 }
 
+/// Lane `i`'s part of the frame of step 0 anew, after it was opened with another policy.
+pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Result<()> {
+    let Some(mut first) = core.first.take() else { return Ok(()) };
+    // What was measured while reading is lane 0's, unless the lane read the prompt itself.
+    let mut frame = LaneFrame { against: None, ..first.lanes[0].clone() };
+    if let Some(measured) = read.as_ref().map(Measured::of) {
+        frame.residual = measured.residual;
+        frame.attention = measured.attention;
+        frame.kv_norms = measured.kv_norms;
+        frame.lens = measured.lens;
+    }
+    let means = position_means(core, core.prompt.len())?.swap_remove(i);
+    let lane = &core.lanes[i];
+    (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
+    (frame.received, frame.row) = (means.received, means.row);
+    frame.kv = kv_bytes(core, lane);
+    outcome(core, i, &mut frame);
+    first.lanes.truncate(core.lanes.len());
+    first.lanes[i] = frame;
+    first.memory = memory(core);
+    core.first = Some(first);
+    Ok(())
+}
+
 /// What exists while the pass is stopped after `done` sublayers.
 pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
     let position = core.prompt.len() as u32 + core.step;

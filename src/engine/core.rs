@@ -12,6 +12,7 @@ use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::message::Probes;
 use super::travel::Keyframe;
+use super::verdict::{self, Verdicts};
 use super::view::{LaneCaches, Reader, Rows};
 use crate::backend::{Backend, BackendError, CacheId, Row};
 use crate::model::config::Config;
@@ -34,6 +35,8 @@ pub struct Core {
     pub(super) pass: Option<Pass>,
     pub(super) keyframes: VecDeque<Keyframe>,
     pub(super) findings: Vec<Finding>,
+    /// The frame of step 0.
+    pub(super) first: Option<Frame>,
     pub(super) max_rows: usize,
     pub(super) lens_k: usize,
     pub(super) queries_budget: u64,
@@ -83,6 +86,7 @@ impl Core {
             pass: None,
             keyframes: VecDeque::new(),
             findings: Vec::new(),
+            first: None,
             max_rows,
             lens_k: 5,
             probes: Probes::default(),
@@ -210,13 +214,21 @@ impl Core {
     }
 
     /// Lets the stages of `policy` from `first` on decide about `cache`; whether anything left it.
-    pub(super) fn evict(&mut self, policy: &Policy, first: usize, cache: CacheId, step: u32) -> Result<bool> {
+    pub(super) fn evict(
+        &mut self,
+        policy: &Policy,
+        first: usize,
+        cache: CacheId,
+        step: u32,
+        verdicts: &mut Verdicts,
+    ) -> Result<bool> {
         let mut changed = false;
         for stage in first..policy.stages() {
             if !policy.schedule(stage).acts(step) || policy.schedule(stage).block().is_some() {
                 continue;
             }
             let decisions = self.decide(policy, stage, cache, step)?;
+            verdict::note(verdicts, &decisions, &*self.backend, cache, step);
             changed |= self.apply(&decisions, cache)?;
         }
         Ok(changed)
@@ -305,7 +317,10 @@ impl Core {
         let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
         let read = self.prompt.len() + self.step as usize;
         self.lanes[i].history.push(&*self.backend, &self.decoder, cache, read);
-        if self.evict(&policy, 0, cache, self.step)? {
+        let mut verdicts = std::mem::take(&mut self.lanes[i].verdicts);
+        let changed = self.evict(&policy, 0, cache, self.step, &mut verdicts)?;
+        self.lanes[i].verdicts = verdicts;
+        if changed {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
             return Ok(());
         }
@@ -331,6 +346,7 @@ impl Lane {
             kept: Arc::default(),
             shift: 0,
             history: History::default(),
+            verdicts: Vec::new(),
             born,
             logits,
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::frame::Kept;
 use super::history::History;
 use super::sampler::Sampler;
+use super::verdict::Verdicts;
 use crate::backend::CacheId;
 use crate::policy::Policy;
 use crate::probe::distribution::Logits;
@@ -31,6 +32,8 @@ pub struct Lane {
     pub shift: u32,
     /// Rows of the past, where its policy counts them.
     pub(super) history: History,
+    /// The newest decision about each layer.
+    pub(super) verdicts: Verdicts,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
     /// Of the last pass.

@@ -3,6 +3,7 @@
 mod ahead;
 mod answer;
 mod assemble;
+mod change;
 mod core;
 mod cosines;
 mod error;
@@ -17,6 +18,7 @@ mod sampler;
 mod text;
 mod thread;
 mod travel;
+mod verdict;
 mod view;
 
 pub use self::core::{Core, Pause};

@@ -11,6 +11,7 @@ use super::frame::{Frame, LensLayer};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::travel::Keyframe;
+use super::verdict::{self, Verdicts};
 use crate::backend::{CacheId, Row};
 use crate::policy::Policy;
 use crate::probe::distribution::Logits;
@@ -27,6 +28,7 @@ struct Own {
     cache: CacheId,
     logits: Arc<Logits>,
     history: History,
+    verdicts: Verdicts,
     read: PromptRead,
 }
 
@@ -60,6 +62,7 @@ impl Core {
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)? };
         let Some(own) = self.open_lanes(cache, &mut between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
+        self.first = Some(frame.clone());
         self.keyframes.push_back(Keyframe::of(self));
         Ok(Some(frame))
     }
@@ -108,6 +111,7 @@ impl Core {
         self.prompt_hidden.clear();
         self.keyframes.clear();
         self.findings.clear();
+        self.first = None;
         self.pass = None;
         self.step = 0;
     }
@@ -122,20 +126,9 @@ impl Core {
         self.lanes[0].logits = logits.clone();
         let mut reads = vec![None];
         for spec in self.specs.clone().iter().skip(1) {
-            reads.push(match spec.policy.block() {
-                None => {
-                    self.open_on(spec, cache, logits.clone())?;
-                    None
-                }
-                Some(block) => {
-                    let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
-                    self.evict(&spec.policy, 0, own.cache, 0)?;
-                    let shift = self.shift(&spec.policy, own.cache);
-                    let lane = Lane::new(spec, own.cache, 0, own.logits);
-                    self.lanes.push(Lane { shift, history: own.history, ..lane });
-                    Some(own.read)
-                }
-            });
+            let Some((lane, read)) = self.open_lane(spec, cache, logits.clone(), between)? else { return Ok(None) };
+            self.lanes.push(lane);
+            reads.push(read);
         }
         for i in 0..self.lanes.len() {
             let lane = &mut self.lanes[i];
@@ -145,20 +138,40 @@ impl Core {
         Ok(Some(reads))
     }
 
+    /// A lane at the end of the prompt, with what it read itself; `None` where reading was given up.
+    pub(super) fn open_lane(
+        &mut self,
+        spec: &LaneSpec,
+        cache: CacheId,
+        logits: Arc<Logits>,
+        between: &mut dyn FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<(Lane, Option<PromptRead>)>> {
+        let Some(block) = spec.policy.block() else {
+            return Ok(Some((self.open_on(spec, cache, logits)?, None)));
+        };
+        let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
+        let mut verdicts = own.verdicts;
+        self.evict(&spec.policy, 0, own.cache, 0, &mut verdicts)?;
+        let shift = self.shift(&spec.policy, own.cache);
+        let lane = Lane { shift, verdicts, history: own.history, ..Lane::new(spec, own.cache, 0, own.logits) };
+        Ok(Some((lane, Some(own.read))))
+    }
+
     /// A lane that starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
-    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<()> {
+    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<Lane> {
         let mut decisions = vec![None; self.config().layers.len()];
         if spec.policy.evicts() {
             decisions = self.decide(&spec.policy, 0, cache, 0)?;
         }
+        let mut verdicts = Verdicts::new();
+        verdict::note(&mut verdicts, &decisions, &*self.backend, cache, 0);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
         let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
         self.rewrite(&decisions, own)?;
-        self.evict(&spec.policy, 1, own, 0)?;
+        self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;
         let shift = self.shift(&spec.policy, own);
         let history = self.prompt_history(&spec.policy, cache)?;
-        self.lanes.push(Lane { shift, history, ..Lane::new(spec, own, 0, logits) });
-        Ok(())
+        Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })
     }
 
     /// Reads the prompt `block` tokens at a time into a cache that is cut after each of them.
@@ -187,6 +200,7 @@ impl Core {
     ) -> Result<Option<Own>> {
         let prompt = self.prompt.clone();
         let (mut stats, mut read) = (PromptStats::default(), 0);
+        let mut verdicts = Verdicts::new();
         let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
         for block in prompt.chunks(block.min(self.max_rows)) {
             if let Pause::Stop = self.read_rows(block, read, cache, None, between)? {
@@ -200,11 +214,12 @@ impl Core {
             }
             for stage in (0..policy.stages()).filter(|&stage| policy.schedule(stage).block().is_some()) {
                 let decisions = self.decide_after(policy, stage, cache, 0, &prompt[..read])?;
+                verdict::note(&mut verdicts, &decisions, &*self.backend, cache, 0);
                 self.apply(&decisions, cache)?;
             }
         }
         let history = self.prompt_history(policy, cache)?;
-        Ok(Some(Own { cache, logits, history, read: PromptRead { stats, lens } }))
+        Ok(Some(Own { cache, logits, history, verdicts, read: PromptRead { stats, lens } }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

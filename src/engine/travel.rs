@@ -8,6 +8,7 @@ use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
+use super::verdict::Verdicts;
 use crate::cache::{Columns, HeadCache, Saved};
 use crate::probe::distribution::Logits;
 
@@ -28,6 +29,7 @@ struct LaneState {
     next: u32,
     kept: Arc<Kept>,
     history: History,
+    verdicts: Verdicts,
     logits: Arc<Logits>,
 }
 
@@ -47,6 +49,7 @@ impl Keyframe {
             next: lane.next,
             kept: lane.kept.clone(),
             history: lane.history.clone(),
+            verdicts: lane.verdicts.clone(),
             logits: lane.logits.clone(),
         };
         Self { step: core.step, lanes: core.lanes.iter().map(state).collect() }
@@ -115,6 +118,7 @@ impl Core {
             lane.next = state.next;
             lane.kept = state.kept.clone();
             lane.history = state.history.clone();
+            lane.verdicts = state.verdicts.clone();
             lane.logits = state.logits.clone();
         }
         self.backend.truncate_queries(self.prompt.len() as u32 + self.step);
@@ -163,10 +167,10 @@ impl Core {
         let Some(from) = self.lanes.get(lane as usize) else { return Err(EngineError::NoLane { lane, lanes }) };
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
-        let (shift, history) = (from.shift, from.history.clone());
+        let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
-        self.lanes.push(Lane { fed, next, kept, shift, history, ..Lane::new(&spec, own, self.step, logits) });
+        self.lanes.push(Lane { fed, next, kept, shift, history, verdicts, ..Lane::new(&spec, own, self.step, logits) });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

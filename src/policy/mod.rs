@@ -23,6 +23,7 @@ mod chunkkv;
 mod criticalkv;
 mod decoding;
 mod duo;
+mod edit;
 mod entropychunkkv;
 mod evictor;
 mod quadratic;

@@ -354,6 +354,10 @@ impl Panel for Policies {
             Action::Down => (seen.lane_index() + 1).min(last),
             Action::First => 0,
             Action::Last => last,
+            // here + and − are about the lane under the cursor
+            Action::Faster => return Reply::Then(Action::MoreBudget),
+            Action::Slower => return Reply::Then(Action::LessBudget),
+            Action::Choose => return Reply::Then(Action::EditPolicy),
             _ => return Reply::Ignored,
         };
         Reply::Done
@@ -371,6 +375,9 @@ impl Panel for Policies {
     fn keys(&self) -> &'static [(Action, &'static str)] {
         &[
             (Action::Up, "choose a lane"),
+            (Action::Faster, "more budget for it (the lane starts again)"),
+            (Action::Slower, "less budget for it"),
+            (Action::Choose, "another policy for it"),
             (Action::LayerNext, "strips of another layer"),
             (Action::Fork, "new lane from this one at this step"),
         ]
