@@ -379,7 +379,7 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
     Frame { step: core.step + 1, partial: Some(done), lanes, ops, memory, wall_ns, findings: Vec::new() }
 }
 
-pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
+pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<Frame> {
     let vocab = core.config().vocab;
     let n = core.prompt.len() + core.step as usize;
     let residual = core.backend.residual_stats();
@@ -411,5 +411,7 @@ pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
     let step = core.step;
     let mut frame = Frame { step, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
+    core.findings.extend(regrets.iter().cloned());
+    frame.findings.extend(regrets);
     Ok(frame)
 }

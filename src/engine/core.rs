@@ -35,6 +35,8 @@ pub struct Core {
     pub(super) pass: Option<Pass>,
     pub(super) keyframes: VecDeque<Keyframe>,
     pub(super) findings: Vec<Finding>,
+    /// Attention of lane 0 above which an evicted entry is regretted.
+    pub regret_above: f32,
     /// The frame of step 0.
     pub(super) first: Option<Frame>,
     pub(super) max_rows: usize,
@@ -86,6 +88,7 @@ impl Core {
             pass: None,
             keyframes: VecDeque::new(),
             findings: Vec::new(),
+            regret_above: 0.2,
             first: None,
             max_rows,
             lens_k: 5,
@@ -301,11 +304,14 @@ impl Core {
     fn finish_step(&mut self) -> Result<Frame> {
         self.step += 1;
         let Some(pass) = self.pass.take() else { return Err(EngineError::NoPrompt) };
+        for (lane, &token) in self.lanes.iter_mut().zip(&pass.fed) {
+            lane.fed.push(token);
+        }
+        let regrets = self.regrets();
         for i in 0..self.lanes.len() {
-            self.lanes[i].fed.push(pass.fed[i]);
             self.compact(i)?;
         }
-        let frame = assemble::step_frame(self, pass)?;
+        let frame = assemble::step_frame(self, pass, regrets)?;
         if self.step.is_multiple_of(super::travel::INTERVAL) {
             super::travel::remember(self);
         }

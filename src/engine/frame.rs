@@ -183,6 +183,7 @@ pub enum FindingKind {
     EndOfText,
     Overflow,
     LowBudget,
+    Regret,
 }
 
 /// A fact the program noticed by itself, with its evidence and what to do about it.

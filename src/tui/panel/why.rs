@@ -128,7 +128,12 @@ impl Why {
                 put::at(buf, area, x, y, mark, style);
                 let strong = layer == chosen && head == seen.kv_head();
                 let words = cell(verdict, width as usize);
-                put::at(buf, area, x + 2, y, &words, if strong { theme.strong() } else { theme.base() });
+                let words_style = if strong {
+                    Style::new().fg(theme.text).add_modifier(Modifier::BOLD)
+                } else {
+                    Style::new().fg(theme.text)
+                };
+                put::at(buf, area, x + 2, y, &words, words_style);
             }
         }
     }
