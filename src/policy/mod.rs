@@ -14,6 +14,7 @@ pub mod registry;
 pub mod select;
 pub mod spec;
 pub mod subset;
+pub mod systems;
 pub mod view;
 
 mod block;
