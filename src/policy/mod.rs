@@ -27,6 +27,7 @@ mod duo;
 mod edit;
 mod entropychunkkv;
 mod evictor;
+mod product;
 mod quadratic;
 mod rope;
 mod tensor_file;

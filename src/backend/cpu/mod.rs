@@ -14,7 +14,6 @@ mod project;
 mod read;
 mod rope;
 mod shared;
-pub mod simd;
 mod softmax;
 mod stats;
 mod tile;
@@ -28,6 +27,8 @@ use crate::cache::{HeadCache, Queries};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+
+use crate::simd;
 
 use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
 use linear::{Isa, Linear, Quantized, failed};
