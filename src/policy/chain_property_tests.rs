@@ -184,7 +184,7 @@ proptest! {
         for scorer in scorers() {
             for (policy, ..) in chains(&format!("{scorer}@{budget}")) {
                 let (at, lane) = at_its_moment(&policy, &lane);
-                let lane: Vec<Layer> = lane.into_iter().map(|layer| Layer { asked_rows: 0.into(), asked_received: false.into(), ..layer }).collect();
+                let lane: Vec<Layer> = lane.into_iter().map(|layer| Layer { asked_rows: 0.into(), asked_received: false.into(), asked_history: 0.into(), ..layer }).collect();
                 policy.decide(0, at, &Lane(&lane));
                 let announced = if at.step == 0 { policy.window(at.prompt) } else { 1 };
                 for layer in &lane {
