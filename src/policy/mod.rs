@@ -56,6 +56,7 @@ mod protect;
 mod qfilter;
 mod random;
 mod rerotate;
+mod scissorhands;
 mod simlayer;
 mod snapkv;
 mod streaming;

@@ -5,7 +5,8 @@ use super::descriptor::Descriptor;
 use super::{
     block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected,
     fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal,
-    observed, oracle, protect, qfilter, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
+    observed, oracle, protect, qfilter, random, rerotate, scissorhands, simlayer, snapkv, streaming, tova, vatp,
+    window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -16,6 +17,7 @@ pub static POLICIES: &[&Descriptor] = &[
     &streaming::POLICY,
     &h2o::POLICY,
     &observed::POLICY,
+    &scissorhands::POLICY,
     &vatp::POLICY,
     &keyformer::POLICY,
     &tova::POLICY,
