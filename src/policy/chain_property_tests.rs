@@ -33,6 +33,9 @@ const CHAINS: &[(&str, Meets, bool)] = &[
     ("adakv", Meets::Layer, true),
     ("adakv:alpha=0", Meets::Layer, true),
     ("pyramid", Meets::LaneRounded, true),
+    ("squeeze", Meets::Lane, true),
+    ("dynamickv:layers=2", Meets::Lane, true),
+    ("dynamickv:layers=1,most=2+adakv", Meets::Lane, true),
     ("perlayer:keep=5/2/1", Meets::Lane, true),
     ("perlayer:keep=1/3+adakv", Meets::Lane, true),
     ("criticalkv", Meets::Head, true),
@@ -41,12 +44,16 @@ const CHAINS: &[(&str, Meets, bool)] = &[
     ("entropychunkkv:chunk=5,low=2", Meets::Head, false),
     ("chunk:size=7", Meets::OneOf(7), false),
     ("block:size=5", Meets::Head, false),
+    ("kvcrush", Meets::Head, true),
+    ("kvcrush:crush=100%,anchor=mean+protect", Meets::Head, true),
     ("fair:spans=3", Meets::Head, true),
     ("protect:sinks=2,recent=3", Meets::Head, true),
     ("protect+block:size=9", Meets::Head, false),
     ("decoding:every=2", Meets::Head, true),
     ("decoding:every=2,of=seen+fair", Meets::Head, true),
     ("merge", Meets::Head, true),
+    ("cam:merge=3", Meets::Head, true),
+    ("cam+decoding:every=2", Meets::Head, true),
     ("rerotate", Meets::Head, true),
 ];
 
@@ -205,6 +212,6 @@ fn every_wrapper_is_among_the_chains() {
         assert!(!wraps || CHAINS.iter().any(named), "{}", policy.name);
     }
     let built = |spec: &str| chains(spec).count();
-    assert_eq!((built("knorm@5"), built("snapkv@5")), (CHAINS.len(), CHAINS.len() - 2));
+    assert_eq!((built("knorm@5"), built("snapkv@5")), (CHAINS.len(), CHAINS.len() - 3));
     assert_eq!(Policy::parse("adakv+h2o@5").unwrap().schedule(0), Schedule::EveryStep);
 }

@@ -31,6 +31,7 @@ mod quadratic;
 mod rope;
 mod tensor_file;
 
+mod cam;
 mod cap;
 mod compactor;
 mod cur;
@@ -45,6 +46,7 @@ mod keyformer;
 mod knorm;
 mod kvcompose;
 mod kvzip;
+mod kvcrush;
 mod lagkv;
 mod laq;
 mod leverage;

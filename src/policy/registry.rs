@@ -1,12 +1,12 @@
 //! All policies, one line each.
 
-use super::budget::{adakv, perlayer, pyramid};
+use super::budget::{adakv, dynamickv, perlayer, pyramid, squeeze};
 use super::descriptor::Descriptor;
 use super::{
-    block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected,
-    fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal,
-    observed, oracle, protect, qfilter, random, rerotate, scissorhands, simlayer, snapkv, streaming, tova, vatp,
-    window,
+    block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv,
+    expected, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip, lagkv, laq, leverage, merge,
+    noncausal, observed, oracle, protect, qfilter, random, rerotate, scissorhands, simlayer, snapkv, streaming, tova,
+    vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -41,6 +41,8 @@ pub static POLICIES: &[&Descriptor] = &[
     &random::POLICY,
     &adakv::POLICY,
     &pyramid::POLICY,
+    &squeeze::POLICY,
+    &dynamickv::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
     &duo::POLICY,
@@ -50,10 +52,12 @@ pub static POLICIES: &[&Descriptor] = &[
     &chunk::POLICY,
     &block::POLICY,
     &blockwise::POLICY,
+    &kvcrush::POLICY,
     &fair::POLICY,
     &protect::POLICY,
     &decoding::POLICY,
     &merge::POLICY,
+    &cam::POLICY,
     &rerotate::POLICY,
 ];
 
