@@ -65,6 +65,10 @@ impl Policy {
             }
             at += part.to_string().len() + 1;
         }
+        if evictors.len() > 1 && evictors.iter().any(Evictor::always_cache_positions) {
+            let help = "it moves all keys to the numbers of their slots, which others do not expect".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone("positions=cache"), help));
+        }
         if let Some(Wrapper { name, at, .. }) = wrappers.first() {
             let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
             return Err(SpecError::new(&whole, (*at, name.len()), Problem::NothingBehind(name), help));

@@ -30,6 +30,8 @@ pub(super) struct Wrapper {
     pub at: usize,
 }
 
+const ROTATES_ONCE: &str =
+    "keys are turned once, after the prompt; `streaming:positions=cache` turns them at every step";
 const ONLY_AFTER_PROMPT: &str =
     "it needs rows of several queries, or to read on, which is possible after the prompt only";
 
@@ -66,6 +68,10 @@ impl Evictor {
             match part {
                 Part::Allocator(allocator) => {
                     claim(allocator.level() as usize)?;
+                    if evictor.always_cache_positions() {
+                        let help = "one position serves all heads, so they must keep the same number".into();
+                        return Err((Problem::BothDecide { first: name, second: own }, at, name.len(), help));
+                    }
                     if evictor.schedule.acts_in_decode() && !allocator.decodes() {
                         return Err((Problem::OnlyAfterPrompt(name), at, name.len(), ONLY_AFTER_PROMPT.into()));
                     }
@@ -85,10 +91,22 @@ impl Evictor {
                         return Err((Problem::NotInDecode(name), at, name.len(), ONLY_AFTER_PROMPT.into()));
                     }
                     evictor.schedule = schedule;
+                    evictor.turns_in_time().ok_or((
+                        Problem::OnlyAfterPrompt("rerotate"),
+                        at,
+                        name.len(),
+                        ROTATES_ONCE.into(),
+                    ))?;
                 }
                 Part::Rewriter(rewriter) => {
                     claim(5)?;
                     evictor.rewriter = Some(rewriter);
+                    evictor.turns_in_time().ok_or((
+                        Problem::OnlyAfterPrompt(name),
+                        at,
+                        name.len(),
+                        ROTATES_ONCE.into(),
+                    ))?;
                 }
                 Part::Around(around) => evictor.scorer = around(evictor.scorer),
                 Part::Full | Part::Scorer(_) | Part::Missing(_) => {}
@@ -100,6 +118,11 @@ impl Evictor {
 
     pub fn schedule(&self) -> Schedule {
         self.schedule
+    }
+
+    /// `None` where keys should lie elsewhere after the prompt, but nothing is decided then.
+    fn turns_in_time(&self) -> Option<()> {
+        (!self.cache_positions() || self.always_cache_positions() || self.schedule.acts(0)).then_some(())
     }
 
     /// All its parts can act after a step.

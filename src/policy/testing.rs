@@ -134,6 +134,7 @@ impl Layer {
             self.grow();
         }
         self.held.iter_mut().for_each(|held| held.push(self.newest));
+        self.offsets.iter_mut().filter(|offsets| !offsets.is_empty()).for_each(|offsets| offsets.push(0.0));
         for head in 0..self.attention.len() {
             let row = self.rows(head, self.newest..self.newest + 1);
             self.received[head].push(0.0);
@@ -141,8 +142,21 @@ impl Layer {
         }
     }
 
+    /// What stays, with its new contents.
     pub fn keep(&mut self, decision: &Decision) {
         self.hold(&decision.kept);
+        for (kv_head, new) in decision.rewritten.iter().enumerate() {
+            let put = |into: &mut [f32], new: &Option<Vec<f32>>| {
+                let rows = new.iter().flat_map(|new| new.chunks_exact(self.dim)).zip(&self.held[kv_head]);
+                rows.for_each(|(row, &p)| into[p as usize * self.dim..][..self.dim].copy_from_slice(row));
+            };
+            put(&mut self.keys[kv_head], &new.keys);
+            put(&mut self.values[kv_head], &new.values);
+            if let Some(offsets) = &new.offsets {
+                self.offsets.resize(self.held.len(), Vec::new());
+                self.offsets[kv_head].clone_from(offsets);
+            }
+        }
     }
 
     /// Before anything was read.
@@ -158,6 +172,9 @@ impl Layer {
         for (kv_head, kept) in kept.iter().enumerate() {
             let held = &self.held[kv_head];
             self.held[kv_head] = kept.iter().map(|&slot| held[slot as usize]).collect();
+            if let Some(offsets) = self.offsets.get_mut(kv_head).filter(|offsets| !offsets.is_empty()) {
+                *offsets = kept.iter().map(|&slot| offsets[slot as usize]).collect();
+            }
             for received in &mut self.received[kv_head * self.group..(kv_head + 1) * self.group] {
                 *received = kept.iter().map(|&slot| received[slot as usize]).collect();
             }
