@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::Policy;
-use super::part::{Moment, Schedule};
+use super::part::{Moment, Part, Schedule};
 use super::registry::POLICIES;
+use super::spec::PartSpec;
 use super::testing::{Layer, decide, moment};
 
 const STEPS: usize = 5;
@@ -135,6 +136,64 @@ proptest! {
             }
             layer.step();
         }
+    }
+}
+
+/// Policies that say themselves how much stays, small enough for short prompts.
+const OWN: &[&str] = &[
+    "simlayer:sinks=1,recent=3,threshold=0",
+    "fastgen:sinks=1,heavy=20%,local=20%,window=3",
+    "fastgen:sinks=2,heavy=3,local=2,recovery=0.5",
+    "fastgen:sinks=1,heavy=0,local=30%,recovery=0.7",
+    "razor:sinks=1,recent=2,c=10,tokens=3",
+    "razor:sinks=0,recent=1,c=4,compensate=off",
+    "protect:sinks=0,recent=2+razor:sinks=2,recent=3",
+    "scope:window=2,recent=1",
+    "scope:mode=adaptive,recent=1,delta=2",
+    "scope:mode=discontinuous,recent=1,delta=2",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_sizes_itself_keeps_what_it_says(layer in layers()) {
+        let prompt = layer.newest as usize + 1;
+        for spec in OWN {
+            let policy = Policy::parse(spec).unwrap();
+            let mut layer = layer.clone();
+            for step in 0..=STEPS {
+                if step > 0 {
+                    layer.step();
+                }
+                layer.asked_rows.set(0);
+                layer.asked_received.set(false);
+                let at = moment(prompt, step as u32);
+                let decision = decide(&policy, at, &layer);
+                let announced = if step == 0 { policy.window(prompt) } else { 1 };
+                prop_assert!(layer.asked_rows.get() <= announced, "{policy:?} reads more rows than it announces");
+                prop_assert!(policy.needs_received() || !layer.asked_received.get(), "{policy:?} reads column sums");
+                prop_assert_eq!(&decision, &decide(&policy, at, &layer), "{:?} is not deterministic", policy);
+                let Some(decision) = decision else { continue };
+                prop_assert_eq!(decision.scores.own.as_ref(), Some(&decision.budget));
+                let heads = decision.kept.iter().zip(&decision.budget).zip(&decision.scores.forced).zip(&layer.held);
+                for (((kept, &size), forced), held) in heads {
+                    prop_assert_eq!(kept.len(), size.min(held.len()), "{:?}", policy);
+                    prop_assert!(size > 0 && kept.is_sorted_by(|a, b| a < b));
+                    let mut dropped = (0..held.len()).filter(|&slot| !kept.contains(&(slot as u32)));
+                    prop_assert!(kept.iter().all(|&slot| forced[slot as usize]) || dropped.all(|slot| !forced[slot]));
+                }
+                layer.keep(&decision);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_policy_is_among_those_that_are_tried() {
+    for policy in POLICIES.iter().filter(|policy| policy.budget.is_none()) {
+        let scores = matches!((policy.build)(&PartSpec::defaults(policy)), Part::Scorer(_));
+        assert!(!scores || OWN.iter().any(|spec| spec.contains(policy.name)), "{}", policy.name);
     }
 }
 

@@ -4,9 +4,9 @@ use super::budget::{adakv, dynamickv, perlayer, pyramid, squeeze};
 use super::descriptor::Descriptor;
 use super::{
     block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv,
-    expected, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip, lagkv, laq, leverage, merge,
-    noncausal, observed, oracle, protect, qfilter, random, rerotate, scissorhands, simlayer, snapkv, streaming, tova,
-    vatp, window,
+    expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip, lagkv, laq,
+    leverage, merge, noncausal, observed, oracle, protect, qfilter, random, razor, rerotate, scissorhands, scope,
+    simlayer, snapkv, streaming, taskkv, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -22,6 +22,7 @@ pub static POLICIES: &[&Descriptor] = &[
     &keyformer::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
+    &taskkv::POLICY,
     &finch::POLICY,
     &dropkv::POLICY,
     &expected::POLICY,
@@ -39,13 +40,16 @@ pub static POLICIES: &[&Descriptor] = &[
     &cur::POLICY,
     &leverage::POLICY,
     &random::POLICY,
+    &scope::POLICY,
     &adakv::POLICY,
     &pyramid::POLICY,
     &squeeze::POLICY,
     &dynamickv::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
+    &fastgen::POLICY,
     &duo::POLICY,
+    &razor::POLICY,
     &criticalkv::POLICY,
     &chunkkv::POLICY,
     &entropychunkkv::POLICY,
