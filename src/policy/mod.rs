@@ -53,6 +53,7 @@ mod lagkv;
 mod laq;
 mod leverage;
 mod merge;
+mod needle;
 mod noncausal;
 mod observed;
 mod oracle;

@@ -1,6 +1,6 @@
 //! All policies, one line each.
 
-use super::budget::{adakv, dynamickv, perlayer, pyramid, squeeze};
+use super::budget::{adakv, dynamickv, headkv, lukv, perlayer, pyramid, squeeze, zigzag};
 use super::descriptor::Descriptor;
 use super::{
     block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv,
@@ -45,6 +45,9 @@ pub static POLICIES: &[&Descriptor] = &[
     &pyramid::POLICY,
     &squeeze::POLICY,
     &dynamickv::POLICY,
+    &zigzag::POLICY,
+    &headkv::POLICY,
+    &lukv::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
     &fastgen::POLICY,

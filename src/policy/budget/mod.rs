@@ -2,9 +2,12 @@
 
 pub mod adakv;
 pub mod dynamickv;
+pub mod headkv;
+pub mod lukv;
 pub mod perlayer;
 pub mod pyramid;
 pub mod squeeze;
+pub mod zigzag;
 
 use super::part::Scores;
 
@@ -48,6 +51,22 @@ pub fn divide(weights: &[f64], scores: &[Option<Scores>], budgets: &mut [Vec<usi
     let mut shares = apportion(total, weights, &caps);
     no_empty(&mut shares);
     acting.iter().zip(shares).for_each(|(&layer, share)| budgets[layer].fill(share));
+}
+
+/// The same for each kv head of the acting layers [acting · kv heads], `reserve` entries of every head aside.
+pub fn divide_heads(weights: &[f64], reserve: usize, scores: &[Option<Scores>], budgets: &mut [Vec<usize>]) {
+    let all: Vec<usize> = budgets.iter().flatten().copied().collect();
+    let held = scores.iter().flatten().flat_map(|scores| &scores.values).map(Vec::len);
+    let caps: Vec<usize> = held.map(|held| held.saturating_sub(reserve)).collect();
+    let total = all.iter().map(|budget| budget.saturating_sub(reserve)).sum();
+    if caps.len() != weights.len() || total == 0 {
+        return;
+    }
+    let mut shares = apportion(total, weights, &caps);
+    if reserve == 0 {
+        no_empty(&mut shares);
+    }
+    budgets.iter_mut().flatten().zip(shares).for_each(|(budget, share)| *budget = share + reserve);
 }
 
 /// Nobody is left with nothing: the first of the largest gives.
