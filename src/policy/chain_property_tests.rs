@@ -47,6 +47,7 @@ const CHAINS: &[(&str, Meets, bool)] = &[
     ("entropychunkkv:chunk=5,low=2", Meets::Head, false),
     ("chunk:size=7", Meets::OneOf(7), false),
     ("block:size=5", Meets::Head, false),
+    ("blockwise:size=5", Meets::Head, true),
     ("kvcrush", Meets::Head, true),
     ("kvcrush:crush=100%,anchor=mean+protect", Meets::Head, true),
     ("fair:spans=3", Meets::Head, true),

@@ -120,9 +120,10 @@ impl Evictor {
         self.schedule
     }
 
-    /// `None` where keys should lie elsewhere after the prompt, but nothing is decided then.
+    /// `None` where keys should lie elsewhere after the prompt, but nothing is decided then, or several times before.
     fn turns_in_time(&self) -> Option<()> {
-        (!self.cache_positions() || self.always_cache_positions() || self.schedule.acts(0)).then_some(())
+        let in_time = self.schedule.acts(0) || self.always_cache_positions();
+        (!self.cache_positions() || in_time && self.schedule.block().is_none()).then_some(())
     }
 
     /// All its parts can act after a step.

@@ -102,7 +102,7 @@ impl Scorer for FastGen {
         true
     }
 
-    fn survey(&self, _at: Moment, _budget: usize, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+    fn survey(&self, _at: Moment, _mean: f64, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
         let kinds = lane.tokens().iter().map(|&id| kind(lane.text(), id)).collect();
         Some(Arc::new(Self { kinds, ..self.clone() }))
     }

@@ -47,8 +47,8 @@ mod keydiff;
 mod keyformer;
 mod knorm;
 mod kvcompose;
-mod kvzip;
 mod kvcrush;
+mod kvzip;
 mod lagkv;
 mod laq;
 mod leverage;
@@ -82,6 +82,8 @@ mod kvpress_tests;
 mod kvpress_wrapper_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 mod testing;
 

@@ -85,7 +85,7 @@ impl Scorer for Razor {
         true
     }
 
-    fn survey(&self, at: Moment, _budget: usize, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
+    fn survey(&self, at: Moment, _mean: f64, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
         if at.step > 0 || at.prompt <= self.size(at) {
             return None;
         }

@@ -115,7 +115,9 @@ mod tests {
         let policy = Policy::parse("rerotate+streaming@3:sinks=1").unwrap();
         assert_eq!(decide(&policy, moment(4, 2), &toy()).unwrap().rewritten, [Rewritten::default()]);
         assert!(
-            Policy::parse("rerotate+decoding+knorm@5").is_err() && Policy::parse("decoding+rerotate+knorm@5").is_err()
+            Policy::parse("rerotate+decoding+knorm@5").is_err()
+                && Policy::parse("decoding+rerotate+knorm@5").is_err()
+                && Policy::parse("rerotate+blockwise+knorm@5").is_err()
         );
     }
 }

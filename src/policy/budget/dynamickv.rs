@@ -69,11 +69,14 @@ impl DynamicKv {
                 continue;
             }
             let heads: usize = left.iter().map(Vec::len).sum();
-            let mut counts = winners(&left, base * heads);
-            // also for those without a winner: what the others cannot hold
-            counts.iter_mut().for_each(|count| *count += 1e-6);
+            let counts = winners(&left, base * heads);
             let held: Vec<usize> = left.iter().map(|heads| heads.iter().map(Vec::len).max().unwrap_or(0)).collect();
             shares = apportion(base * left.len(), &counts, &held);
+            // layers without a winner take what the others cannot hold
+            let lack = base * left.len() - shares.iter().sum::<usize>();
+            let room: Vec<usize> = held.iter().zip(&shares).map(|(held, share)| held - share).collect();
+            let more = apportion(lack, &vec![1.0; room.len()], &room);
+            shares.iter_mut().zip(more).for_each(|(share, more)| *share += more);
             for (heads, &share) in left.iter_mut().zip(&shares) {
                 heads.iter_mut().for_each(|head| head.truncate(share));
             }
