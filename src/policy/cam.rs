@@ -72,11 +72,10 @@ impl Cam {
             let count = hosts.len() as f32;
             let mean = kept[hosts.clone()].iter().map(|&host| received[host as usize]).sum::<f32>() / count;
             // 0/0 is not above anything
-            if hosts.is_empty() || !(own / mean > draw(slot)) {
-                continue;
-            }
-            for host in merged[hosts.start * dim..hosts.end * dim].chunks_exact_mut(dim) {
-                host.iter_mut().zip(row(slot)).for_each(|(host, v)| *host += v / count);
+            if !hosts.is_empty() && own / mean > draw(slot) {
+                for host in merged[hosts.start * dim..hosts.end * dim].chunks_exact_mut(dim) {
+                    host.iter_mut().zip(row(slot)).for_each(|(host, v)| *host += v / count);
+                }
             }
         }
         merged

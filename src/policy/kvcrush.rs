@@ -65,22 +65,23 @@ impl Chooser for KvCrush {
     fn choose(&self, ask: Ask<'_>, view: &dyn LayerView) -> Vec<Vec<u32>> {
         let bits = Bits::new(&ask.scores.values, view);
         let anchor = self.anchor(&bits, ask.at.layer as u64);
-        let heads = ask.scores.values.iter().zip(&ask.scores.forced).zip(ask.budgets).enumerate();
-        let choose = |(kv_head, ((values, forced), &budget)): (usize, ((&Vec<f32>, &Vec<bool>), &usize))| {
+        let mut chosen = Vec::new();
+        for (kv_head, (values, forced)) in ask.scores.values.iter().zip(&ask.scores.forced).enumerate() {
+            let budget = ask.budgets[kv_head];
             let protected = forced.iter().filter(|&&forced| forced).count();
             let own = budget.saturating_sub(self.crush.of(budget)).max(protected.min(budget));
             let mut kept = select(values, forced, own);
             let mut stays = kept.iter().peekable();
             let left = (0..values.len() as u32).filter(|slot| stays.next_if_eq(&slot).is_none());
-            let distance = |slot: &u32| bits.distance(view.positions(kv_head)[*slot as usize], &anchor);
-            let mut left: Vec<(usize, u32)> = left.map(|slot| (distance(&slot), slot)).collect();
+            let distance = |slot: u32| bits.distance(view.positions(kv_head)[slot as usize], &anchor);
+            let mut left: Vec<(usize, u32)> = left.map(|slot| (distance(slot), slot)).collect();
             left.sort_unstable();
             let more = budget.saturating_sub(own).min(left.len());
             kept.extend((0..more).map(|i| left[i * left.len() / more].1));
             kept.sort_unstable();
-            kept
-        };
-        heads.map(choose).collect()
+            chosen.push(kept);
+        }
+        chosen
     }
 }
 

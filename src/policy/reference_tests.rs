@@ -83,8 +83,8 @@ fn dynamickv_sorts_all_that_is_left_again_and_again() {
         // (layer, score) of what is still kept, by kv head
         let mut left: Vec<Vec<(usize, f32)>> = vec![Vec::new(); 2];
         let mut numbers = Vec::new();
-        for layer in 0..5 {
-            let scores = &after(&format!("snapkv@1:window={window}"), &all[layer]).scores.values;
+        for (layer, one) in all.iter().enumerate() {
+            let scores = &after(&format!("snapkv@1:window={window}"), one).scores.values;
             for head in 0..2 {
                 let mut free = scores[head][..prompt - window].to_vec();
                 free.sort_by(|a, b| b.total_cmp(a));

@@ -16,9 +16,9 @@ fn written(name: &str, text: &str) -> String {
 fn the_numbers_of_the_notes() {
     let source = Source::File(PathBuf::new(), Vec::new());
     let weights = HeadKv { beta: 1.2, source }.weights(&[0.5, 0.3, 0.15, 0.05]);
-    let mut scores = vec![Some(Scores::free(vec![vec![0.0; 1000]; 2]).keep_newest(32)); 2];
+    let scores = vec![Some(Scores::free(vec![vec![0.0; 1000]; 2]).keep_newest(32)); 2];
     let mut budgets = vec![vec![128; 2]; 2];
-    divide_heads(&weights, 32, &mut scores, &mut budgets);
+    divide_heads(&weights, 32, &scores, &mut budgets);
     assert_eq!(budgets, [[176 + 32, 112 + 32], [64 + 32, 32 + 32]]);
 }
 

@@ -100,9 +100,9 @@ mod tests {
             })
             .collect();
         let weights = Squeeze { p: 0.35 }.weights(&cosines).unwrap();
-        let mut scores = vec![Some(Scores::free(vec![vec![0.0; 4000]])); 32];
+        let scores = vec![Some(Scores::free(vec![vec![0.0; 4000]])); 32];
         let mut budgets = vec![vec![1000]; 32];
-        divide(&weights, &mut scores, &mut budgets);
+        divide(&weights, &scores, &mut budgets);
         assert!(budgets.iter().enumerate().all(|(l, b)| b == &[if l < 12 { 350 } else { 1390 }]), "{budgets:?}");
     }
 
