@@ -92,7 +92,7 @@ impl Evictor {
                     }
                     evictor.schedule = schedule;
                     evictor.turns_in_time().ok_or((
-                        Problem::OnlyAfterPrompt("rerotate"),
+                        Problem::OnlyAfterPrompt(claims[5].unwrap_or(own)),
                         at,
                         name.len(),
                         ROTATES_ONCE.into(),

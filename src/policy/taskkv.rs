@@ -6,10 +6,10 @@
 //! left of the layer's budget evenly: `sinks` first, `recent` newest, then the highest votes, C pooled with a kernel of
 //! 7, mean over the query heads.
 //!
-//! window = 32, sinks = 16, recent = 256, beta = 0.3, m = 1: the paper's for Mistral (Llama 2: 0.25 and 4). No code is
-//! public. With grouped heads a kv head is heterogeneous if any of its query heads is. Heads become heterogeneous in the
-//! order of their distance, the nearest last, only while every other head still gets a quarter of an even budget: the
-//! paper's budgets are large enough not to meet that.
+//! window = 32, sinks = 16, recent = 256 (fewer where a head has little), beta = 0.3, m = 1: the paper's for Mistral
+//! (Llama 2: 0.25 and 4). No code is public. With grouped heads a kv head is heterogeneous if any of its query heads is.
+//! Heads become heterogeneous in the order of their distance, the nearest last, only while every other head still gets
+//! a quarter of an even budget: the paper's budgets are large enough not to meet that.
 
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
@@ -21,11 +21,16 @@ use super::snapkv::Pool;
 static WINDOW: Key<Count> = Key::new("window", "last prompt queries that vote", Count(1, 1_000_000), 32);
 static BETA: Key<Real> = Key::new("beta", "share of heterogeneous heads in the first layer", Real(0.0, 1.0), 0.3);
 static M: Key<Count> = Key::new("m", "heterogeneous heads in the last layer", Count(0, 1000), 1);
-static SINKS: Key<Count> = Key::new("sinks", "first positions that the other heads keep", Count(0, 1_000_000), 16);
+static SINKS: Key<Auto<Count>> = Key::new(
+    "sinks",
+    "first positions that the other heads keep",
+    Auto(Count(0, 1_000_000), "16, at most an eighth of the budget"),
+    None,
+);
 static RECENT: Key<Auto<Count>> = Key::new(
     "recent",
     "newest entries that the other heads keep",
-    Auto(Count(0, 1_000_000), "256, at most a quarter of the budget"),
+    Auto(Count(0, 1_000_000), "256, at most an eighth of the budget"),
     None,
 );
 
@@ -44,7 +49,7 @@ pub static POLICY: Descriptor = Descriptor {
             window: spec.get(&WINDOW) as usize,
             beta: spec.get(&BETA),
             m: spec.get(&M) as f64,
-            sinks: spec.get(&SINKS) as usize,
+            sinks: spec.get(&SINKS).map(|sinks| sinks as usize),
             recent: spec.get(&RECENT).map(|recent| recent as usize),
         })
     },
@@ -54,7 +59,7 @@ struct TaskKv {
     window: usize,
     beta: f64,
     m: f64,
-    sinks: usize,
+    sinks: Option<usize>,
     recent: Option<usize>,
 }
 
@@ -82,8 +87,9 @@ impl Scorer for TaskKv {
         let votes = pooled.chunks(view.group()).map(|group| {
             (0..group[0].len()).map(|t| group.iter().map(|c| c[t]).sum::<f32>() / group.len() as f32).collect()
         });
-        let recent = self.recent.unwrap_or(IMPORTANT.min(budget / 4));
-        let scores = Scores::free(votes.collect()).keep_first(self.sinks, view).keep_newest(recent);
+        let sinks = self.sinks.unwrap_or(16.min(budget / 8).max(1));
+        let recent = self.recent.unwrap_or(256.min(budget / 8));
+        let scores = Scores::free(votes.collect()).keep_first(sinks, view).keep_newest(recent);
         Some(Scores { own: Some(own), ..scores })
     }
 }
@@ -165,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_share_falls_or_rises_to_m_in_the_last_layer() {
-        let policy = TaskKv { window: 32, beta: 0.25, m: 4.0, sinks: 16, recent: None };
+        let policy = TaskKv { window: 32, beta: 0.25, m: 4.0, sinks: None, recent: None };
         let at = |layer| Moment { layer, layers: 5, ..moment(9, 0) };
         assert_eq!([0, 1, 2, 3, 4].map(|layer| policy.heterogeneous(at(layer), 32)), [8, 7, 6, 5, 4]);
         assert_eq!(policy.heterogeneous(moment(9, 0), 32), 8);

@@ -64,3 +64,16 @@ fn what_cannot_be_used_is_refused() {
     assert!(Policy::parse("headkv+adakv+snapkv@5").is_ok());
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn tensors_give_importances_too() {
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+    let bytes: Vec<u8> = [0.5f32, 1.5, 0.0, 3.0, 1.0, 1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![3, 2], &bytes).unwrap();
+    let path = std::env::temp_dir().join(format!("attnscope-headkv-{}.safetensors", std::process::id()));
+    std::fs::write(&path, serialize([("head_importance", view)], None).unwrap()).unwrap();
+    assert_eq!(read(&path), Ok(vec![vec![0.5, 1.5], vec![0.0, 3.0], vec![1.0, 1.0]]));
+    std::fs::write(&path, b"{}").unwrap();
+    assert!(read(&path).is_err());
+    std::fs::remove_file(path).unwrap();
+}
