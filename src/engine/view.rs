@@ -101,6 +101,10 @@ impl LaneView for LaneCaches<'_, '_> {
         self.tokens
     }
 
+    fn context(&self) -> usize {
+        self.reader.decoder.config().context
+    }
+
     fn text(&self) -> &dyn Text {
         &self.words
     }

@@ -57,13 +57,17 @@ impl Policy {
                     return refuse(Problem::Missing { policy: name, what }, help);
                 }
                 Part::Scorer(scorer) => {
-                    let evictor = Evictor::new(scorer, part.budget(), std::mem::take(&mut wrappers))
+                    let evictor = Evictor::new(name, scorer, part.budget(), std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
                     evictors.push(evictor);
                 }
                 wrapper => wrappers.push(Wrapper { part: wrapper, name, at }),
             }
             at += part.to_string().len() + 1;
+        }
+        if evictors.len() > 1 && evictors.iter().any(Evictor::always_cache_positions) {
+            let help = "it moves all keys to the numbers of their slots, which others do not expect".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone("positions=cache"), help));
         }
         if let Some(Wrapper { name, at, .. }) = wrappers.first() {
             let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
@@ -129,6 +133,11 @@ impl Policy {
     /// What stays after the prompt lies at positions 0, 1, 2, … and decoding goes on there.
     pub fn cache_positions(&self) -> bool {
         self.evictors.iter().any(|e| e.schedule().acts(0) && e.cache_positions())
+    }
+
+    /// So it does after every step: the next position is the number of entries that a kv head holds (the most).
+    pub fn always_cache_positions(&self) -> bool {
+        self.evictors.iter().any(|e| e.always_cache_positions())
     }
 
     /// Queries at the end of a prompt of `prompt` tokens that must stay available until the policy has decided.

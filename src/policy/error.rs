@@ -34,6 +34,7 @@ pub enum Problem {
     Alone(&'static str),
     NothingBehind(&'static str),
     NotInDecode(&'static str),
+    OnlyAfterPrompt(&'static str),
     Missing { policy: &'static str, what: String },
     OwnSize(&'static str),
 }
@@ -56,6 +57,9 @@ impl fmt::Display for Problem {
             Self::NothingBehind(policy) => write!(f, "`{policy}` has nothing behind it to act on"),
             Self::Missing { policy, what } => write!(f, "`{policy}` {what}"),
             Self::OwnSize(policy) => write!(f, "`{policy}` acts on a budget, and what stands behind it has none"),
+            Self::OnlyAfterPrompt(policy) => {
+                write!(f, "`{policy}` cannot act after a step, as what stands behind it does")
+            }
             Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }

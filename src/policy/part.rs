@@ -154,6 +154,10 @@ pub trait Scorer: Send + Sync {
     fn history(&self) -> usize {
         0
     }
+    /// What the policy itself does to what stays. Another rewriter in front of it is refused.
+    fn rewriter(&self) -> Option<Arc<dyn Rewriter>> {
+        None
+    }
     /// The scorer reads `received`: column sums of the prompt are taken even with the attention probe off.
     fn needs_received(&self) -> bool {
         false
@@ -174,6 +178,14 @@ pub trait Allocator: Send + Sync {
     /// Queries at the end of a prompt of `prompt` tokens that will be asked for.
     fn window(&self, _prompt: usize) -> usize {
         0
+    }
+    /// It can divide after a step, too, when nothing can be read ahead and only the newest row exists.
+    fn decodes(&self) -> bool {
+        true
+    }
+    /// As [`Scorer::fits`].
+    fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -238,8 +250,16 @@ pub struct Rewritten {
 pub trait Rewriter: Send + Sync {
     /// `kept` [kv heads][slots of `view`], `view` as it was before anything left.
     fn rewrite(&self, at: Moment, kept: &[Vec<u32>], view: &dyn LayerView) -> Vec<Rewritten>;
-    /// Keys lie at positions 0, 1, 2, … afterwards and decoding goes on there.
+    /// Keys lie at positions 0, 1, 2, … after the prompt and decoding goes on there.
     fn cache_positions(&self) -> bool {
+        false
+    }
+    /// So they do after every step: the next position is always the number of entries held.
+    fn always_cache_positions(&self) -> bool {
+        false
+    }
+    /// As [`Scorer::needs_received`].
+    fn needs_received(&self) -> bool {
         false
     }
 }

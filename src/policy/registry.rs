@@ -1,11 +1,12 @@
 //! All policies, one line each.
 
-use super::budget::{adakv, perlayer, pyramid};
+use super::budget::{adakv, dynamickv, headkv, lukv, perlayer, pyramid, squeeze, zigzag};
 use super::descriptor::Descriptor;
 use super::{
-    block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected,
-    fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal,
-    observed, oracle, protect, qfilter, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
+    block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv,
+    expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip, lagkv, laq,
+    leverage, merge, noncausal, observed, oracle, protect, qfilter, random, razor, rerotate, scissorhands, scope,
+    simlayer, snapkv, streaming, taskkv, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -16,10 +17,12 @@ pub static POLICIES: &[&Descriptor] = &[
     &streaming::POLICY,
     &h2o::POLICY,
     &observed::POLICY,
+    &scissorhands::POLICY,
     &vatp::POLICY,
     &keyformer::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
+    &taskkv::POLICY,
     &finch::POLICY,
     &dropkv::POLICY,
     &expected::POLICY,
@@ -37,21 +40,31 @@ pub static POLICIES: &[&Descriptor] = &[
     &cur::POLICY,
     &leverage::POLICY,
     &random::POLICY,
+    &scope::POLICY,
     &adakv::POLICY,
     &pyramid::POLICY,
+    &squeeze::POLICY,
+    &dynamickv::POLICY,
+    &zigzag::POLICY,
+    &headkv::POLICY,
+    &lukv::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
+    &fastgen::POLICY,
     &duo::POLICY,
+    &razor::POLICY,
     &criticalkv::POLICY,
     &chunkkv::POLICY,
     &entropychunkkv::POLICY,
     &chunk::POLICY,
     &block::POLICY,
     &blockwise::POLICY,
+    &kvcrush::POLICY,
     &fair::POLICY,
     &protect::POLICY,
     &decoding::POLICY,
     &merge::POLICY,
+    &cam::POLICY,
     &rerotate::POLICY,
 ];
 
