@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 
 use super::{KvType, Strand};
-use crate::backend::cpu::simd::{Cell, vectorized};
+use crate::simd::{Cell, vectorized};
 
 /// Slots per key tile.
 pub const TILE: usize = 16;

@@ -19,7 +19,7 @@ impl Core {
         if lane as usize >= lanes {
             return Err(EngineError::NoLane { lane, lanes });
         }
-        self.fits(&policy)?;
+        super::lane::fits(&policy, self.config())?;
         let now = self.step;
         let at = lane as usize;
         let later: Vec<(Vec<u32>, u32)> = self.lanes.iter().map(|lane| (lane.fed.clone(), lane.next)).collect();
@@ -67,12 +67,5 @@ impl Core {
         self.keyframes.clear();
         self.keyframes.push_back(Keyframe::of(self));
         Ok(())
-    }
-
-    /// Fails with the reason where a policy's own data were made for another model.
-    pub fn fits(&self, policy: &Policy) -> Result<()> {
-        let config = self.config();
-        let misfit = |why| EngineError::PolicyMisfit { spec: policy.spec().to_string(), why };
-        policy.fits(config.layers.len(), config.kv_heads, config.head_dim).map_err(misfit)
     }
 }

@@ -204,7 +204,7 @@ impl Core {
         Ok(())
     }
 
-    /// How far positions lie behind those of the text once the prompt's evictions are done.
+    /// How far positions lie behind those of the text, for a policy that turns keys to the places of their slots.
     pub(super) fn shift(&self, policy: &Policy, cache: CacheId) -> u32 {
         let config = self.config();
         // One position serves all layers: where some keep everything, it must stay the text's.
@@ -213,7 +213,8 @@ impl Core {
         }
         let heads = (0..config.layers.len()).flat_map(|l| (0..config.kv_heads).map(move |g| (l, g)));
         let held = heads.map(|(l, g)| self.backend.positions(cache, l, g).len()).max().unwrap_or(0);
-        (self.prompt.len() - held.min(self.prompt.len())) as u32
+        let read = self.prompt.len() + self.step as usize;
+        (read - held.min(read)) as u32
     }
 
     /// Lets the stages of `policy` from `first` on decide about `cache`; whether anything left it.
@@ -326,6 +327,9 @@ impl Core {
         let mut verdicts = std::mem::take(&mut self.lanes[i].verdicts);
         let changed = self.evict(&policy, 0, cache, self.step, &mut verdicts)?;
         self.lanes[i].verdicts = verdicts;
+        if policy.always_cache_positions() {
+            self.lanes[i].shift = self.shift(&policy, cache);
+        }
         if changed {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
             return Ok(());

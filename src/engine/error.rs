@@ -35,7 +35,7 @@ pub enum EngineError {
     #[diagnostic(help("raise --queries-budget, or choose a smaller window"))]
     QueriesBudget { spec: String, needed: usize, kept: usize },
     #[error("policy {spec} is not for this model: {why}")]
-    #[diagnostic(help("give a file that was made for this model"))]
+    #[diagnostic(help("choose another policy or model; a file must be made for this model"))]
     PolicyMisfit { spec: String, why: String },
     #[error(transparent)]
     Backend(#[from] BackendError),

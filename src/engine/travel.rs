@@ -28,6 +28,7 @@ struct LaneState {
     fed: usize,
     next: u32,
     kept: Arc<Kept>,
+    shift: u32,
     history: History,
     verdicts: Verdicts,
     logits: Arc<Logits>,
@@ -48,6 +49,7 @@ impl Keyframe {
             fed: lane.fed.len(),
             next: lane.next,
             kept: lane.kept.clone(),
+            shift: lane.shift,
             history: lane.history.clone(),
             verdicts: lane.verdicts.clone(),
             logits: lane.logits.clone(),
@@ -117,6 +119,7 @@ impl Core {
             later.push(lane.fed.split_off(state.fed.min(lane.fed.len())));
             lane.next = state.next;
             lane.kept = state.kept.clone();
+            lane.shift = state.shift;
             lane.history = state.history.clone();
             lane.verdicts = state.verdicts.clone();
             lane.logits = state.logits.clone();

@@ -203,8 +203,8 @@ pub fn widen<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::vectorized;
     use crate::cache::{HeadCache, KvType, with_cells};
+    use crate::simd::vectorized;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
 
