@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cache::{KvType, Saved};
+use crate::cache::{KvType, Packing, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
@@ -179,8 +179,12 @@ pub trait Inspect {
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
     /// `None` keeps all.
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
-    /// New contents of all slots of one kv head.
+    /// New contents of all slots of one kv head, none of them packed.
     fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()>;
+    /// Packs slots of each kv head [layer · G + kv head] and gives the memory of what they were back.
+    fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()>;
+    /// Slots whose keys and whose values are packed: so many of the oldest.
+    fn packed(&self, cache: CacheId, layer: usize, kv_head: usize) -> (usize, usize);
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
     fn restore(&mut self, cache: CacheId, saved: &[Saved]);
     /// Original positions held, ascending [n].

@@ -147,10 +147,13 @@ impl Core {
         cache: CacheId,
         step: u32,
     ) -> Result<Vec<Option<Decision>>> {
-        let mut tokens = self.prompt.to_vec();
+        self.decide_after(policy, stage, cache, step, &self.read_by(cache))
+    }
+
+    /// All that `cache` has read; the prompt where its lane is about to open.
+    pub(super) fn read_by(&self, cache: CacheId) -> Vec<u32> {
         let lane = self.lanes.iter().find(|lane| lane.cache == cache);
-        tokens.extend(lane.iter().flat_map(|lane| &lane.fed));
-        self.decide_after(policy, stage, cache, step, &tokens)
+        self.prompt.iter().chain(lane.iter().flat_map(|lane| &lane.fed)).copied().collect()
     }
 
     /// The same after `tokens`, all that `cache` has read.
@@ -162,8 +165,20 @@ impl Core {
         step: u32,
         tokens: &[u32],
     ) -> Result<Vec<Option<Decision>>> {
-        let (layers, prompt) = (self.config().layers.len(), self.prompt.len());
-        let window = policy.window(prompt).min(tokens.len());
+        let moment = Moment { step, prompt: self.prompt.len(), layers: self.config().layers.len(), layer: 0 };
+        self.look(policy, cache, step, tokens, |lane| policy.decide(stage, moment, lane))
+    }
+
+    /// What `ask`, for `policy`, finds out about `cache` after step `step`, when it has read `tokens`.
+    pub(super) fn look<T>(
+        &mut self,
+        policy: &Policy,
+        cache: CacheId,
+        step: u32,
+        tokens: &[u32],
+        ask: impl FnOnce(&LaneCaches<'_, '_>) -> T,
+    ) -> Result<T> {
+        let window = policy.window(self.prompt.len()).min(tokens.len());
         let available = self.backend.kept_queries().len();
         if step == 0 && available < window {
             return Err(EngineError::QueriesBudget {
@@ -178,10 +193,9 @@ impl Core {
         let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
         let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
         let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
-        let lane = LaneCaches::new(&reader, cache, tokens, next, rows);
-        let decisions = policy.decide(stage, Moment { step, prompt, layers, layer: 0 }, &lane);
+        let found = ask(&LaneCaches::new(&reader, cache, tokens, next, rows));
         reader.finish()?;
-        Ok(decisions)
+        Ok(found)
     }
 
     /// The slots that stay `[layer · G + kv head]`; `None` = all.
@@ -330,6 +344,7 @@ impl Core {
         if policy.always_cache_positions() {
             self.lanes[i].shift = self.shift(&policy, cache);
         }
+        self.store(&policy, cache, self.step)?;
         if changed {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
             return Ok(());

@@ -10,8 +10,19 @@ impl Core {
     /// Lane 0's attention rows of one head, from the kept queries [rows, held slots]; 0 where a query does not see a
     /// slot. Fails where a query has been forgotten for the budget.
     pub fn attention_rows(&mut self, layer: usize, head: usize, rows: Range<u32>) -> Result<Vec<f32>> {
+        self.attention_rows_over(0, layer, head, rows)
+    }
+
+    /// The same over the slots that lane `lane` holds, as it stores them: exp(s − lse), the log-sum-exp being lane 0's.
+    pub fn attention_rows_over(
+        &mut self,
+        lane: usize,
+        layer: usize,
+        head: usize,
+        rows: Range<u32>,
+    ) -> Result<Vec<f32>> {
         let attention = *self.decoder.attention(layer);
-        Ok(self.backend.rows(self.lanes[0].cache, &attention, head, rows)?)
+        Ok(self.backend.rows(self.lanes[lane].cache, &attention, head, rows)?)
     }
 
     /// Logit lens of residual vectors [rows, d]: logits [rows, V]. What the last pass left in the backend is gone.

@@ -16,6 +16,7 @@ mod open;
 mod read;
 mod regret;
 mod sampler;
+mod store;
 mod text;
 mod thread;
 mod travel;

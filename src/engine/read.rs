@@ -152,6 +152,7 @@ impl Core {
         let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
         let mut verdicts = own.verdicts;
         self.evict(&spec.policy, 0, own.cache, 0, &mut verdicts)?;
+        self.store(&spec.policy, own.cache, 0)?;
         let shift = self.shift(&spec.policy, own.cache);
         let lane = Lane { shift, verdicts, history: own.history, ..Lane::new(spec, own.cache, 0, own.logits) };
         Ok(Some((lane, Some(own.read))))
@@ -169,6 +170,7 @@ impl Core {
         let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
         self.rewrite(&decisions, own)?;
         self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;
+        self.store(&spec.policy, own, 0)?;
         let shift = self.shift(&spec.policy, own);
         let history = self.prompt_history(&spec.policy, cache)?;
         Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })

@@ -9,7 +9,7 @@ use super::frame::Kept;
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::verdict::Verdicts;
-use crate::cache::{Columns, HeadCache, Saved};
+use crate::cache::Saved;
 use crate::probe::distribution::Logits;
 
 /// Steps between two keyframes.
@@ -34,14 +34,6 @@ struct LaneState {
     logits: Arc<Logits>,
 }
 
-fn head_bytes(head: &HeadCache) -> u64 {
-    let cell = match head.columns {
-        Columns::F32(_) => 4,
-        Columns::F16(_) | Columns::BF16(_) => 2,
-    };
-    (head.len() * (2 * head.dim * cell + 8 * head.row.len())) as u64
-}
-
 impl Keyframe {
     pub fn of(core: &Core) -> Self {
         let state = |lane: &Lane| LaneState {
@@ -58,13 +50,11 @@ impl Keyframe {
     }
 
     pub fn bytes(&self) -> u64 {
-        let one = |saved: &Saved| match saved {
-            Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,
-            Saved::Copy(head) => head_bytes(head),
-        };
         self.lanes
             .iter()
-            .map(|l| l.saved.iter().map(one).sum::<u64>() + 4 * l.logits.values.len() as u64 + l.history.bytes())
+            .map(|l| {
+                l.saved.iter().map(Saved::bytes).sum::<u64>() + 4 * l.logits.values.len() as u64 + l.history.bytes()
+            })
             .sum()
     }
 }

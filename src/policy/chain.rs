@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
 use super::evictor::{Evictor, Wrapper};
-use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores};
+use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Storage};
 use super::select::ties;
 use super::spec::Spec;
 
@@ -16,6 +17,7 @@ pub struct Policy {
     spec: Spec,
     /// One after the other: the second sees what the first left.
     evictors: Vec<Evictor>,
+    storage: Option<Arc<dyn Storage>>,
 }
 
 /// What one layer keeps, and why.
@@ -42,6 +44,7 @@ impl Policy {
         let whole = spec.to_string();
         let mut evictors = Vec::new();
         let mut wrappers: Vec<Wrapper> = Vec::new();
+        let mut storage: Option<(&'static str, usize, Arc<dyn Storage>)> = None;
         let (mut at, parts) = (0, spec.parts());
         for part in parts {
             let name = part.policy().name;
@@ -52,11 +55,21 @@ impl Policy {
                     return refuse(Problem::Alone(name), help);
                 }
                 Part::Full => {}
+                Part::Storage(stores) => {
+                    if let Some((first, ..)) = storage.replace((name, at, stores)) {
+                        let help = "keep one of the two, or run them as two lanes to compare them".into();
+                        return refuse(Problem::BothStore { first, second: name }, help);
+                    }
+                }
                 Part::Missing(what) => {
                     let help = format!("`attnscope policies` lists the keys of `{name}`");
                     return refuse(Problem::Missing { policy: name, what }, help);
                 }
                 Part::Scorer(scorer) => {
+                    if let Some((first, at, _)) = storage {
+                        let help = format!("write it last: `{name}+{first}`");
+                        return Err(SpecError::new(&whole, (at, first.len()), Problem::NotLast(first), help));
+                    }
                     let evictor = Evictor::new(name, scorer, part.budget(), std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
                     evictors.push(evictor);
@@ -73,7 +86,13 @@ impl Policy {
             let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
             return Err(SpecError::new(&whole, (*at, name.len()), Problem::NothingBehind(name), help));
         }
-        Ok(Self { spec, evictors })
+        if let Some((name, at, _)) = &storage
+            && evictors.iter().any(Evictor::rewrites_in_decode)
+        {
+            let help = "let what rewrites them act once, after the prompt: entries are packed after that".into();
+            return Err(SpecError::new(&whole, (*at, name.len()), Problem::Rewritten(name), help));
+        }
+        Ok(Self { spec, evictors, storage: storage.map(|(_, _, storage)| storage) })
     }
 
     /// In normal form.
@@ -96,6 +115,11 @@ impl Policy {
         !self.evictors.is_empty()
     }
 
+    /// How what stays is stored; `None`: as the cache stores numbers.
+    pub fn storage(&self) -> Option<&Arc<dyn Storage>> {
+        self.storage.as_ref()
+    }
+
     /// When entries may leave at stage `stage`.
     pub fn schedule(&self, stage: usize) -> Schedule {
         self.evictors[stage].schedule()
@@ -106,9 +130,10 @@ impl Policy {
         self.evictors.iter().filter_map(|e| e.schedule().block()).min()
     }
 
-    /// Entries may leave after steps, not only after the prompt.
+    /// Entries may leave or be packed after steps, not only after the prompt.
     pub fn acts_in_decode(&self) -> bool {
-        self.evictors.iter().any(|e| e.schedule().acts_in_decode())
+        let packs = self.storage.as_ref().is_some_and(|storage| storage.acts_in_decode());
+        packs || self.evictors.iter().any(|e| e.schedule().acts_in_decode())
     }
 
     /// Entries that a kv head may hold, on average, after stage `stage` and a prompt of `prompt` tokens; `None` if
@@ -143,12 +168,14 @@ impl Policy {
     /// Queries at the end of a prompt of `prompt` tokens that must stay available until the policy has decided.
     pub fn window(&self, prompt: usize) -> usize {
         let first = self.evictors.iter().filter(|e| e.schedule().acts(0));
-        first.map(|e| e.window(prompt)).max().unwrap_or(0)
+        let stored = self.storage.as_ref().map_or(0, |storage| storage.window(prompt));
+        first.map(|e| e.window(prompt)).fold(stored, usize::max)
     }
 
     /// The column sums of the attention must be taken.
     pub fn needs_received(&self) -> bool {
-        self.evictors.iter().any(|e| e.needs_received())
+        let stored = self.storage.as_ref().is_some_and(|storage| storage.needs_received());
+        stored || self.evictors.iter().any(|e| e.needs_received())
     }
 
     /// Rows of the past in which what each slot received must be remembered.
@@ -246,5 +273,28 @@ mod tests {
         assert_eq!(Policy::parse("knorm@6").unwrap().decide(0, moment(6, 0), &layer.alone()), [None]);
         let decision = policy.decide(0, moment(6, 0), &layer.alone()).remove(0).unwrap();
         assert_eq!((decision.budget, decision.scores.values[0].len()), (vec![3], 6));
+    }
+
+    #[test]
+    fn storage_stands_last_and_alone_of_its_kind() {
+        let refused = |spec: &str| {
+            let error = Policy::parse(spec).unwrap_err();
+            (error.problem().clone(), error.position())
+        };
+        assert_eq!(refused("kivi+int4"), (Problem::BothStore { first: "kivi", second: "int4" }, 5));
+        assert_eq!(refused("snapkv@50%+think+kivi").1, 17);
+        assert_eq!(refused("kivi+snapkv@50%"), (Problem::NotLast("kivi"), 0));
+        assert_eq!(refused("adakv+kivi"), (Problem::NothingBehind("adakv"), 0));
+        assert_eq!(refused("full+kivi").0, Problem::Alone("full"));
+        assert_eq!(refused("merge+h2o@50%+kivi"), (Problem::Rewritten("kivi"), 14));
+        assert!(matches!(refused("kivi:residual=100").0, Problem::Missing { policy: "kivi", .. }));
+        let policy = |spec: &str| Policy::parse(spec).unwrap();
+        assert!(policy("merge+snapkv@50%+kivi").storage().is_some() && policy("kivi").stages() == 0);
+        assert!(policy("kivi").acts_in_decode() && !policy("think").acts_in_decode() && !policy("kivi").evicts());
+        assert_eq!(
+            (policy("think").window(465), policy("zipcache").window(465), policy("int4").window(465)),
+            (32, 465, 0)
+        );
+        assert!(policy("akvq").needs_received() && !policy("kivi").needs_received());
     }
 }

@@ -38,6 +38,10 @@ pub enum Family {
     Budget,
     /// Changes how or when what stands behind it acts.
     Wrapper,
+    /// Stores entries in fewer bits.
+    Quantizer,
+    /// Stores fewer channels of entries.
+    Channels,
 }
 
 impl Family {
@@ -47,6 +51,8 @@ impl Family {
             Self::Scorer => 'S',
             Self::Budget => 'B',
             Self::Wrapper => 'W',
+            Self::Quantizer => 'Q',
+            Self::Channels => 'C',
         }
     }
 
@@ -56,6 +62,8 @@ impl Family {
             Self::Scorer => "scorer",
             Self::Budget => "budget",
             Self::Wrapper => "wrapper",
+            Self::Quantizer => "quantizer",
+            Self::Channels => "channels",
         }
     }
 }
@@ -73,6 +81,8 @@ impl Descriptor {
             Part::Full => "never",
             Part::Scorer(scorer) => scorer.schedule().words(),
             Part::Schedule(schedule) => schedule.words(),
+            Part::Storage(storage) if storage.acts_in_decode() => Schedule::EveryStep.words(),
+            Part::Storage(_) => Schedule::AfterPrefill.words(),
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
                 "with what it wraps"
             }

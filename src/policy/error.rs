@@ -37,6 +37,9 @@ pub enum Problem {
     OnlyAfterPrompt(&'static str),
     Missing { policy: &'static str, what: String },
     OwnSize(&'static str),
+    BothStore { first: &'static str, second: &'static str },
+    NotLast(&'static str),
+    Rewritten(&'static str),
 }
 
 impl fmt::Display for Problem {
@@ -60,6 +63,11 @@ impl fmt::Display for Problem {
             Self::OnlyAfterPrompt(policy) => {
                 write!(f, "`{policy}` cannot act after a step, as what stands behind it does")
             }
+            Self::BothStore { first, second } => {
+                write!(f, "both `{first}` and `{second}` decide how entries are stored")
+            }
+            Self::NotLast(policy) => write!(f, "`{policy}` stores what others leave, and stands before one of them"),
+            Self::Rewritten(policy) => write!(f, "entries that `{policy}` has packed would be rewritten after a step"),
             Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }

@@ -109,7 +109,7 @@ impl Evictor {
                     ))?;
                 }
                 Part::Around(around) => evictor.scorer = around(evictor.scorer),
-                Part::Full | Part::Scorer(_) | Part::Missing(_) => {}
+                Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Missing(_) => {}
             }
         }
         evictor.allocators.sort_by_key(|allocator| allocator.level());
@@ -143,6 +143,11 @@ impl Evictor {
 
     pub fn always_cache_positions(&self) -> bool {
         self.rewriter.as_ref().is_some_and(|rewriter| rewriter.always_cache_positions())
+    }
+
+    /// Keys or values that stay may change after steps.
+    pub fn rewrites_in_decode(&self) -> bool {
+        self.rewriter.is_some() && self.schedule.acts_in_decode()
     }
 
     pub fn needs_received(&self) -> bool {

@@ -13,6 +13,7 @@ pub mod part;
 pub mod registry;
 pub mod select;
 pub mod spec;
+pub mod storage;
 pub mod subset;
 pub mod systems;
 pub mod view;

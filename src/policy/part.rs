@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::amount::Amount;
+pub use super::storage::Storage;
 pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
 
 /// When a scorer is asked.
@@ -279,8 +280,8 @@ impl Ask<'_> {
 /// From one scorer to another.
 pub type Around = dyn Fn(Arc<dyn Scorer>) -> Arc<dyn Scorer> + Send + Sync;
 
-/// What a policy file builds from its part of a spec: one variant per role in a chain. All but a scorer act on the
-/// scorer that follows them.
+/// What a policy file builds from its part of a spec: one variant per role in a chain. All but scorers and
+/// storage act on the scorer that follows them.
 #[derive(Clone)]
 pub enum Part {
     /// Keeps everything.
@@ -291,6 +292,8 @@ pub enum Part {
     Refiner(Arc<dyn Refiner>),
     Chooser(Arc<dyn Chooser>),
     Rewriter(Arc<dyn Rewriter>),
+    /// Packs what the lane holds; stands behind all evictors.
+    Storage(Arc<dyn Storage>),
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
     /// Turns the scorer into another one, before anything else acts on it.
@@ -314,6 +317,10 @@ impl Part {
 
     pub fn rewriter(rewriter: impl Rewriter + 'static) -> Self {
         Self::Rewriter(Arc::new(rewriter))
+    }
+
+    pub fn storage(storage: impl Storage + 'static) -> Self {
+        Self::Storage(Arc::new(storage))
     }
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {

@@ -2,6 +2,7 @@
 
 use super::budget::{adakv, dynamickv, headkv, lukv, perlayer, pyramid, squeeze, zigzag};
 use super::descriptor::Descriptor;
+use super::storage::{akvq, kivi, plain, think, wkvquant, zipcache};
 use super::{
     block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv,
     expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip, lagkv, laq,
@@ -10,7 +11,7 @@ use super::{
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
-/// acts on those: budgets, wrappers.
+/// acts on those: budgets, wrappers; then how what stays is stored.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
@@ -66,6 +67,13 @@ pub static POLICIES: &[&Descriptor] = &[
     &merge::POLICY,
     &cam::POLICY,
     &rerotate::POLICY,
+    &kivi::POLICY,
+    &zipcache::POLICY,
+    &akvq::POLICY,
+    &wkvquant::POLICY,
+    &plain::INT8,
+    &plain::INT4,
+    &think::POLICY,
 ];
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {
@@ -99,12 +107,16 @@ mod tests {
         for policy in POLICIES {
             // a wrapper has nothing to act on alone, and nobody has a file by default
             let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
-                Part::Full | Part::Scorer(_) => (policy.name.to_owned(), false),
+                Part::Full | Part::Scorer(_) | Part::Storage(_) => (policy.name.to_owned(), false),
                 Part::Missing(_) => (policy.name.to_owned(), true),
                 _ => (format!("{}+knorm@50%", policy.name), false),
             };
             match Policy::parse(&whole) {
-                Ok(built) => assert_eq!(built.evicts(), policy.family != Family::Reference),
+                Ok(built) => {
+                    let stores = matches!(policy.family, Family::Quantizer | Family::Channels);
+                    assert_eq!(built.evicts(), policy.family != Family::Reference && !stores);
+                    assert_eq!(built.storage().is_some(), stores);
+                }
                 Err(error) => assert!(refused && matches!(error.problem(), Problem::Missing { .. }), "{error}"),
             }
             for key in policy.keys {

@@ -32,6 +32,26 @@ pub fn output_error(row: &[f32], values: &[f32], held: &[bool]) -> (f64, f64) {
     (error, length)
 }
 
+/// The same where what is left was changed, too: from `row` over `values` to `other_row`, of any positive sum, over
+/// `other_values`. The error is NaN where the other row is empty.
+pub fn output_change(row: &[f32], values: &[f32], other_row: &[f32], other_values: &[f32]) -> (f64, f64) {
+    let mean = |row: &[f32], values: &[f32]| {
+        let mut sum = vec![0.0f64; values.len().checked_div(row.len()).unwrap_or(0)];
+        for (&p, value) in row.iter().zip(values.chunks_exact(sum.len().max(1))) {
+            sum.iter_mut().zip(value).for_each(|(sum, &v)| *sum += p as f64 * v as f64);
+        }
+        let mass: f64 = row.iter().map(|&p| p as f64).sum();
+        sum.iter_mut().for_each(|x| *x /= mass);
+        sum
+    };
+    let (from, to) = (mean(row, values), mean(other_row, other_values));
+    let length = from.iter().map(|o| o * o).sum();
+    if to.len() != from.len() {
+        return (f64::NAN, length);
+    }
+    (from.iter().zip(&to).map(|(a, b)| (a - b) * (a - b)).sum(), length)
+}
+
 /// |A ∩ B| / |A ∪ B| of two ascending lists; 1 for two empty ones.
 pub fn jaccard(a: &[u32], b: &[u32]) -> f32 {
     let common = a.iter().filter(|p| b.binary_search(p).is_ok()).count();
@@ -64,6 +84,18 @@ mod tests {
         assert_eq!(output_error(&row, &values, &[true, true]).0, 0.0);
         assert!(output_error(&row, &values, &[false, false]).0.is_nan());
         assert_eq!(lost_mass(&row, &[true, true]), 0.0);
+    }
+
+    #[test]
+    fn a_change_of_what_is_left_agrees_with_eviction_where_nothing_else_changed() {
+        let (row, values) = ([0.5, 0.3, 0.2], [1.0, 0.0, 0.0, 2.0, -1.0, 1.0]);
+        let (evicted, length) = output_error(&row, &values, &[true, false, true]);
+        let (changed, same) = output_change(&row, &values, &[0.5, 0.2], &[1.0, 0.0, -1.0, 1.0]);
+        assert!((evicted - changed).abs() < 1e-6 && (length - same).abs() < 1e-6);
+        // one value moved by (0.1, 0): the output moves by 0.05
+        let (moved, _) = output_change(&row, &values, &row, &[1.1, 0.0, 0.0, 2.0, -1.0, 1.0]);
+        assert!((moved - 0.0025).abs() < 1e-6);
+        assert!(output_change(&row, &values, &[], &[]).0.is_nan());
     }
 
     #[test]

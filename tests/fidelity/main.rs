@@ -10,5 +10,6 @@ mod forward;
 mod golden;
 mod matrix;
 mod policies;
+mod storage;
 mod tiny;
 mod travel;

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::cache::{Cells, TILE};
+use crate::cache::{Cells, HeadCache, TILE, with_cells};
 
 use super::simd::{Cell, prefetch};
 
@@ -188,22 +188,31 @@ pub fn weigh<'a, T: Cell>(
     }
 }
 
-/// Slots `slots` (from a tile's first on) as f32, for many queries to share.
+/// Slots `slots` (from a tile's first on) as f32, for many queries to share. Packed ones are read back.
 #[inline(always)]
-pub fn widen<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
+pub fn widen(cache: &HeadCache, slots: Range<usize>, wide: &mut Cells<f32>) {
+    let dim = cache.dim;
+    if cache.packed() != (0, 0) {
+        cache.read_keys(slots.clone(), &mut wide.keys);
+        return cache.read_values(slots, 0..dim, &mut wide.values);
+    }
     let tiles = slots.start * dim..slots.end.next_multiple_of(TILE) * dim;
-    let spread = |from: &[T], to: &mut Vec<f32>| {
-        to.clear();
-        to.extend(from.iter().map(|x| x.get()));
-    };
-    spread(&cells.keys[tiles], &mut wide.keys);
-    spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values);
+    with_cells!(&cache.columns, cells => {
+        spread(&cells.keys[tiles], &mut wide.keys);
+        spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values);
+    });
+}
+
+#[inline(always)]
+fn spread<T: Cell>(from: &[T], to: &mut Vec<f32>) {
+    to.clear();
+    to.extend(from.iter().map(|x| x.get()));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{HeadCache, KvType, with_cells};
+    use crate::cache::KvType;
     use crate::simd::vectorized;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
@@ -239,13 +248,13 @@ mod tests {
             let p = draw(count * stride);
             let mut sums = vec![0.0; count * dim];
             let mut wide = Cells::default();
-            with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || {
+            vectorized(#[inline(always)] || {
                 for from in (0..n).step_by(2 * TILE) {
                     let to = n.min(from + 2 * TILE);
-                    widen(cells, dim, from..to, &mut wide);
+                    widen(&cache, from..to, &mut wide);
                     weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide, dim, 0..dim, 0..to - from, &mut sums);
                 }
-            }));
+            });
             for m in 0..count {
                 let mut single = vec![0.0; dim];
                 // In two parts of the channels, as threads take them.

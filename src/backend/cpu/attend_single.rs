@@ -2,8 +2,10 @@
 //! slots, softmax by heads, weighted values by channels. A group of query heads shares one walk over its keys and
 //! values; no sum is split, so the threads do not show in the result.
 
+use std::ops::Range;
+
 use crate::backend::{Attention, Buf};
-use crate::cache::{HeadCache, TILE, with_cells};
+use crate::cache::{Cells, HeadCache, TILE, with_cells};
 
 use super::attend::{scores, weigh};
 use super::attention::{put, visible};
@@ -50,11 +52,15 @@ pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf)
             );
         }
     }
+    let mut wide = Cells::default();
     items.each(work.len(), 1, |item| {
         let (run, kv, cache, first, end) = work[item];
         let tiles = first..(first + SPAN / TILE).min(end.div_ceil(TILE));
         // SAFETY: nobody writes qkv in this operation.
         let queries = unsafe { &exec.buffers[qkv.0].row(run.first)[kv * group * d..(kv + 1) * group * d] };
+        if cache.packed().0 > 0 {
+            return score_packed(cache, queries, first * TILE..(tiles.end * TILE).min(end), &mut wide);
+        }
         with_cells!(&cache.columns, cells => vectorized(
             #[inline(always)]
             || scores(queries, group, d, cells, tiles, #[inline(always)] |m, tile, s| {
@@ -63,6 +69,30 @@ pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf)
             }),
         ));
     });
+}
+
+/// Raw scores of `slots` (from a tile's first on), whose keys are read back first.
+fn score_packed(cache: &HeadCache, queries: &[f32], slots: Range<usize>, wide: &mut Cells<f32>) {
+    let (d, first) = (cache.dim, slots.start / TILE);
+    cache.read_keys(slots.clone(), &mut wide.keys);
+    vectorized(
+        #[inline(always)]
+        || {
+            scores(
+                queries,
+                queries.len() / d,
+                d,
+                wide,
+                0..slots.len().div_ceil(TILE),
+                #[inline(always)]
+                |m, tile, s| {
+                    // SAFETY: each item has its own tiles.
+                    unsafe { cache.row[m].part_mut((first + tile) * TILE..(first + tile + 1) * TILE) }
+                        .copy_from_slice(s);
+                },
+            )
+        },
+    );
 }
 
 /// Scores to probabilities, with their reductions and column sums. One item per head.
@@ -103,7 +133,7 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, ou
     let span = if d > 64 { 64 } else { 32 };
     let spans = d.div_ceil(span);
     let runs = runs(exec);
-    let mut sums = vec![0.0; group * span];
+    let (mut sums, mut wide) = (vec![0.0; group * span], Cells::default());
     items.each(runs.len() * g * spans, 1, |item| {
         let (run, kv) = (runs[item / (g * spans)], item / spans % g);
         let channels = item % spans * span..(item % spans * span + span).min(d);
@@ -111,15 +141,19 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, ou
         let (cache, seen) = unsafe { cache(exec, attention, run, kv) };
         let sums = &mut sums[..group * channels.len()];
         sums.fill(0.0);
-        with_cells!(&cache.columns, cells => vectorized(
-            #[inline(always)]
-            || for from in seen.clone().step_by(STRIP) {
-                let strip = from..seen.end.min(from + STRIP);
-                // SAFETY: as above.
-                let row = |m: usize| unsafe { cache.row[m].part(0..seen.end) };
-                weigh(row, group, cells, d, channels.clone(), strip, sums);
-            },
-        ));
+        if cache.packed().1 > 0 {
+            weigh_packed(cache, seen, channels.clone(), &mut wide, sums);
+        } else {
+            with_cells!(&cache.columns, cells => vectorized(
+                #[inline(always)]
+                || for from in seen.clone().step_by(STRIP) {
+                    let strip = from..seen.end.min(from + STRIP);
+                    // SAFETY: as above.
+                    let row = |m: usize| unsafe { cache.row[m].part(0..seen.end) };
+                    weigh(row, group, cells, d, channels.clone(), strip, sums);
+                },
+            ));
+        }
         for (m, sums) in sums.chunks_exact(channels.len()).enumerate() {
             let head = (kv * group + m) * d;
             // SAFETY: one thread per head's channels.
@@ -127,4 +161,27 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, ou
                 .copy_from_slice(sums);
         }
     });
+}
+
+/// Adds the weighted values of the slots `seen` to `sums` [group, channels]; they are read back strip by strip.
+fn weigh_packed(
+    cache: &HeadCache,
+    seen: Range<usize>,
+    channels: Range<usize>,
+    wide: &mut Cells<f32>,
+    sums: &mut [f32],
+) {
+    let (width, group) = (channels.len(), cache.row.len());
+    for from in seen.clone().step_by(STRIP) {
+        let strip = from..seen.end.min(from + STRIP);
+        cache.read_values(strip.clone(), channels.clone(), &mut wide.values);
+        vectorized(
+            #[inline(always)]
+            || {
+                // SAFETY: nobody writes the rows in this operation.
+                let row = |m: usize| unsafe { cache.row[m].part(strip.clone()) };
+                weigh(row, group, wide, width, 0..width, 0..strip.len(), sums);
+            },
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! Attention of many rows of one cache (prefill), with the probes on the way.
 
 use crate::backend::{Attention, Buf};
-use crate::cache::{Cells, HeadCache, TILE, with_cells};
+use crate::cache::{Cells, HeadCache, TILE};
 
 use super::attend::{BLOCK, scores, weigh, widen};
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
@@ -85,37 +85,60 @@ fn many(
         q.copy_from_slice(unsafe { &exec.buffers[qkv.0].row(first + m)[head * d..(head + 1) * d] });
     }
     let strips = || (from..end).step_by(STRIP).map(|at| (at, end.min(at + STRIP)));
-    with_cells!(&cache.columns, cells => {
-        for (at, to) in strips() {
-            vectorized(#[inline(always)] || {
-                widen(cells, d, at..to, wide);
-                scores(queries, rows, d, wide, 0..(to - at).div_ceil(TILE), #[inline(always)] |m, tile, s| {
-                    p[m * stride + at + tile * TILE..][..TILE].copy_from_slice(s);
-                });
-            });
-        }
-        for m in 0..count {
-            let (lo, hi) = span(first + m);
-            let row = &mut p[m * stride..(m + 1) * stride];
-            row[from..lo].fill(0.0);
-            row[hi..].fill(0.0);
-            let position = exec.rows[first + m].position;
-            let reductions = vectorized(#[inline(always)] || {
-                let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, cache.offsets.get(lo..hi).unwrap_or_default(), exec.recent_window);
+    for (at, to) in strips() {
+        vectorized(
+            #[inline(always)]
+            || {
+                widen(cache, at..to, wide);
+                scores(
+                    queries,
+                    rows,
+                    d,
+                    wide,
+                    0..(to - at).div_ceil(TILE),
+                    #[inline(always)]
+                    |m, tile, s| {
+                        p[m * stride + at + tile * TILE..][..TILE].copy_from_slice(s);
+                    },
+                );
+            },
+        );
+    }
+    for m in 0..count {
+        let (lo, hi) = span(first + m);
+        let row = &mut p[m * stride..(m + 1) * stride];
+        row[from..lo].fill(0.0);
+        row[hi..].fill(0.0);
+        let position = exec.rows[first + m].position;
+        let reductions = vectorized(
+            #[inline(always)]
+            || {
+                let reductions = softmax(
+                    &mut row[lo..hi],
+                    &cache.positions[lo..hi],
+                    position,
+                    attention.scale,
+                    attention.softcap,
+                    cache.offsets.get(lo..hi).unwrap_or_default(),
+                    exec.recent_window,
+                );
                 received[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
                 reductions
-            });
-            put(exec, attention.layer, head, run, first + m, reductions);
-        }
-        p[count * stride..].fill(0.0);
-        for (at, to) in strips() {
-            vectorized(#[inline(always)] || {
-                widen(cells, d, at..to, wide);
+            },
+        );
+        put(exec, attention.layer, head, run, first + m, reductions);
+    }
+    p[count * stride..].fill(0.0);
+    for (at, to) in strips() {
+        vectorized(
+            #[inline(always)]
+            || {
+                widen(cache, at..to, wide);
                 let row = |m: usize| &p[m * stride + at..m * stride + to];
                 weigh(row, rows, wide, d, 0..d, 0..to - at, sums);
-            });
-        }
-    });
+            },
+        );
+    }
     // SAFETY: one thread per (row, head) and per (head, block); the last block alone writes the head's newest row.
     unsafe {
         for (m, sums) in sums.chunks_exact(d).take(count).enumerate() {

@@ -8,6 +8,8 @@ mod linear;
 pub mod matmul;
 mod matmul_op;
 mod means;
+#[cfg(test)]
+mod packed_tests;
 mod pool;
 mod program;
 mod project;
@@ -184,14 +186,18 @@ impl CpuBackend {
         &self.caches[cache.0][self.head_index(layer, kv_head)]
     }
 
-    /// Slots that a layer's attention of this pass touches, all rows and kv heads together.
-    fn visible_slots(&self, layer: usize, window: Option<usize>) -> u64 {
+    /// Slots that a layer's attention of this pass touches, all rows and kv heads together, and the bytes of their
+    /// keys and values.
+    fn visible_slots(&self, layer: usize, window: Option<usize>) -> (u64, u64) {
         let g = self.shape.kv_heads;
+        let exact = (2 * self.shape.head_dim * self.shape.kv.bytes()) as u64;
         let count = |row: &Row| {
-            let held = self.caches[row.cache.0][layer * g].len() as u64 + 1;
-            held.min(window.map_or(u64::MAX, |w| w as u64))
+            let head = &self.caches[row.cache.0][layer * g];
+            let held = head.len() as u64 + 1;
+            let seen = held.min(window.map_or(u64::MAX, |w| w as u64));
+            (seen * g as u64, (head.live_bytes() + exact) * seen / held * g as u64)
         };
-        self.rows.iter().map(count).sum::<u64>() * g as u64
+        self.rows.iter().map(count).fold((0, 0), |(slots, bytes), (s, b)| (slots + s, bytes + b))
     }
 }
 
@@ -357,20 +363,19 @@ impl Backend for CpuBackend {
 
     fn attend(&mut self, attention: &Attention, qkv: Buf, out: Buf) {
         self.written(out);
-        let (d, kv) = (self.shape.head_dim as u64, self.shape.kv.bytes() as u64);
-        let slots = self.visible_slots(attention.layer, attention.window);
+        let d = self.shape.head_dim as u64;
+        let (slots, bytes) = self.visible_slots(attention.layer, attention.window);
         let group = (self.shape.heads / self.shape.kv_heads) as u64;
         let attention = *attention;
         self.push("rope·append", Op::Rope { attention, qkv }, 2 * self.activation(qkv), self.activation(qkv));
         if self.runs.iter().any(|run| run.len == 1) {
-            let (bytes, flops) = (slots * d * kv, slots * group * 2 * d);
+            let (bytes, flops) = (bytes / 2, slots * group * 2 * d);
             self.push("scores", Op::Score { attention, qkv }, bytes, flops);
             self.push("softmax", Op::Normalize { attention }, slots * group * 12, slots * group * 20);
             self.push("values", Op::WeighValues { attention, out }, bytes, flops);
         }
         if self.runs.iter().any(|run| run.len > 1) {
-            let (bytes, flops) = (slots * 2 * d * kv, slots * group * 4 * d);
-            self.push("attention", Op::AttendRuns { attention, qkv, out }, bytes, flops);
+            self.push("attention", Op::AttendRuns { attention, qkv, out }, bytes, slots * group * 4 * d);
             self.push("column sums", Op::FoldReceived { layer: attention.layer }, 0, 0);
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
-use crate::cache::{HeadCache, Queries, Saved};
+use crate::cache::{HeadCache, Packing, Queries, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
 use crate::policy::part::{Norm, Rewritten};
@@ -20,6 +20,28 @@ impl CpuBackend {
     /// Column `field` of a probe grid with `n` rows.
     fn field(grid: &super::shared::Grid, n: usize, field: usize) -> Vec<f32> {
         grid.as_slice().chunks_exact(grid.width()).take(n).map(|row| row[field]).collect()
+    }
+
+    /// `work` on the heads of a cache that there is an order for [layer · G + kv head], with all threads.
+    fn each_head<T: Sync>(
+        &mut self,
+        what: &str,
+        cache: CacheId,
+        orders: &[Option<T>],
+        work: impl Fn(&mut HeadCache, &T) + Sync,
+    ) -> Result<()> {
+        let heads: Vec<(Alone<HeadCache>, &T)> = (self.caches[cache.0].iter_mut().zip(orders))
+            .filter_map(|(head, order)| Some((Alone::new(head), order.as_ref()?)))
+            .collect();
+        let shares = Shares::new(1, self.pool.threads());
+        self.pool
+            .run(&|worker| {
+                Items::new(worker, shares.of(0)).each(heads.len(), 1, |i| {
+                    // SAFETY: one thread per head.
+                    work(unsafe { heads[i].0.get() }, heads[i].1);
+                });
+            })
+            .map_err(|why| failed(what, why))
     }
 }
 
@@ -111,18 +133,15 @@ impl Inspect for CpuBackend {
     }
 
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
-        let heads: Vec<(Alone<HeadCache>, &[u32])> = (self.caches[cache.0].iter_mut().zip(keep))
-            .filter_map(|(head, keep)| Some((Alone::new(head), keep.as_deref()?)))
-            .collect();
-        let shares = Shares::new(1, self.pool.threads());
-        self.pool
-            .run(&|worker| {
-                Items::new(worker, shares.of(0)).each(heads.len(), 1, |i| {
-                    // SAFETY: one thread per head.
-                    unsafe { heads[i].0.get() }.retain(heads[i].1);
-                });
-            })
-            .map_err(|why| failed("evicting", why))
+        self.each_head("evicting", cache, keep, |head, keep| head.retain(keep))
+    }
+
+    fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()> {
+        self.each_head("packing", cache, packing, HeadCache::pack)
+    }
+
+    fn packed(&self, cache: CacheId, layer: usize, kv_head: usize) -> (usize, usize) {
+        self.cache_ref(cache, layer, kv_head).packed()
     }
 
     fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()> {
@@ -132,6 +151,9 @@ impl Inspect for CpuBackend {
         let wrong = |new: &Option<Vec<f32>>, n| new.as_ref().is_some_and(|new| new.len() != n);
         if wrong(&new.keys, n) || wrong(&new.values, n) || wrong(&new.offsets, head.len()) {
             return Err(failed("rewriting a cache", format!("layer {layer}, kv head {kv_head} holds {n} numbers")));
+        }
+        if head.packed() != (0, 0) && (new.keys.is_some() || new.values.is_some()) {
+            return Err(failed("rewriting a cache", format!("layer {layer}, kv head {kv_head} is packed")));
         }
         head.overwrite(new.keys.as_deref(), new.values.as_deref());
         if let Some(offsets) = &new.offsets {

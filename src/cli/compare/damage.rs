@@ -1,37 +1,51 @@
-//! What a lane's missing entries would do to lane 0's newest query.
+//! What a lane's missing entries, and how it stores the others, would do to lane 0's newest query.
+
+use miette::Result;
 
 use super::report::Damage;
 use crate::engine::Core;
 use crate::engine::frame::Kept;
-use crate::probe::damage::{lost_mass, output_error};
+use crate::probe::damage::{lost_mass, output_change, output_error};
 
 /// Asked right after the prompt, while lane 0's newest row is the prompt's last.
-pub fn damage(core: &mut Core, kept: &Kept) -> Damage {
+pub fn damage(core: &mut Core, lane: usize, kept: &Kept) -> Result<Damage> {
     let (layers, heads, group) = {
         let config = core.config();
         (config.layers.len(), config.heads, config.heads / config.kv_heads)
     };
-    let cache = core.lanes()[0].cache;
-    let backend = core.backend();
+    let packed = core.lanes()[lane].policy.storage().is_some();
     let mut damage = Damage::default();
     for layer in 0..layers {
         let (mut error, mut length) = (0.0, 0.0);
         let mut lost = Vec::with_capacity(heads);
-        for kv_head in 0..heads / group {
-            let values = backend.values(cache, layer, kv_head);
-            let positions = backend.positions(cache, layer, kv_head);
-            let held: Vec<bool> = positions.iter().map(|&p| kept.contains(layer, kv_head, p as usize)).collect();
-            for head in kv_head * group..(kv_head + 1) * group {
-                let row = backend.newest_row(cache, layer, head);
-                lost.push(lost_mass(row, &held));
-                let (e, l) = output_error(row, &values, &held);
-                error += e;
-                length += l;
-            }
+        for head in 0..heads {
+            let cache = core.lanes()[0].cache;
+            let backend = core.backend();
+            let positions = backend.positions(cache, layer, head / group);
+            let held: Vec<bool> = positions.iter().map(|&p| kept.contains(layer, head / group, p as usize)).collect();
+            let row = backend.newest_row(cache, layer, head);
+            lost.push(lost_mass(row, &held));
+            let (e, l) = match packed {
+                false => output_error(row, &backend.values(cache, layer, head / group), &held),
+                true => changed(core, lane, layer, head)?,
+            };
+            error += e;
+            length += l;
         }
         damage.lost_mass.push(lost);
         let relative = (error / length).sqrt() as f32;
         damage.out_rel_err.push(relative.is_finite().then_some(relative));
     }
-    damage
+    Ok(damage)
+}
+
+/// Squared error and length of a head's output over what the lane holds, read as it stores it.
+fn changed(core: &mut Core, lane: usize, layer: usize, head: usize) -> Result<(f64, f64)> {
+    let kv_head = head * core.config().kv_heads / core.config().heads;
+    let newest = core.prompt_ids().len() as u32 - 1;
+    let over = core.attention_rows_over(lane, layer, head, newest..newest + 1)?;
+    let (from, to) = (core.lanes()[0].cache, core.lanes()[lane].cache);
+    let backend = core.backend();
+    let values = backend.values(to, layer, kv_head);
+    Ok(output_change(backend.newest_row(from, layer, head), &backend.values(from, layer, kv_head), &over, &values))
 }

@@ -64,6 +64,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         (0..kept.layers).map(|l| (0..kept.kv_heads).map(|g| kept.list(l, g)).collect()).collect::<Vec<Vec<_>>>()
     };
     let kept = each(&of.kept);
+    let elements = 2 * session.core.config().head_dim * kept.iter().flatten().map(Vec::len).sum::<usize>();
     let first = |lane: usize| frame.lanes[lane].candidates.first().map(|c| c.id);
     Ok(LaneReport {
         spec: of.spec.to_string(),
@@ -73,8 +74,9 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         kv_bytes: of.kv.held,
         kv_bytes_full: of.kv.full,
         kv_bytes_end: of.kv.held,
+        bits_per_element: 8.0 * of.kv.held as f32 / elements.max(1) as f32,
         first_token_equal: first(lane) == first(0),
-        damage: damage(&mut session.core, &of.kept),
+        damage: damage(&mut session.core, lane, &of.kept)?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
         timings: Timings { prompt_ns: frame.wall_ns, step_ns: Vec::new(), lanes_in_batch: frame.lanes.len() },
         ..LaneReport::default()

@@ -31,10 +31,12 @@ pub struct LaneReport {
     pub kept: Vec<Vec<Vec<u32>>>,
     /// `[layer][kv head]`
     pub n_kept: Vec<Vec<usize>>,
-    /// Bytes of keys and values after the prompt; `_full` is what lane 0 holds, `_end` is after the last step.
+    /// True bytes of keys and values, scales and zero points included, after the prompt; `_full` is what lane 0 holds, `_end` is after the last step.
     pub kv_bytes: u64,
     pub kv_bytes_full: u64,
     pub kv_bytes_end: u64,
+    /// Of the keys and values held after the prompt: codes, scales, zero points and what is not packed.
+    pub bits_per_element: f32,
     /// The first token after the prompt is lane 0's.
     pub first_token_equal: bool,
     /// What the lane chose before each step, given what it was fed [N].
@@ -72,7 +74,7 @@ pub struct Top {
     pub logit: f32,
 }
 
-/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only.
+/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only, stored as it does.
 #[derive(Debug, Default, Serialize)]
 pub struct Damage {
     /// Probability on evicted entries `[layer][head]`.

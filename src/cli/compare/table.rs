@@ -22,8 +22,19 @@ pub fn text(report: &Report) -> String {
         table.set_width(PLAIN_WIDTH);
     }
     let answer = report.lanes.iter().any(|lane| lane.answer_found.is_some());
-    let mut header =
-        vec!["lane", "policy", "kept", "KV", "KL step 1", "KL mean*", "top-1", "NLL*", "lost mass", "output error"];
+    let mut header = vec![
+        "lane",
+        "policy",
+        "kept",
+        "KV",
+        "bits",
+        "KL step 1",
+        "KL mean*",
+        "top-1",
+        "NLL*",
+        "lost mass",
+        "output error",
+    ];
     if answer {
         header.push("answer");
     }
@@ -47,7 +58,8 @@ pub fn text(report: &Report) -> String {
         report.steps
     );
     out.push_str(
-        "kept, KV, lost mass and output error (mean over layers): after the prompt. *: on lane 0's tokens. Nats.\n",
+        "kept, KV, bits per element held, lost mass and output error (mean over layers): after the prompt.\n\
+         *: on lane 0's tokens. Nats.\n",
     );
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
@@ -81,6 +93,7 @@ fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
         lane.spec.clone(),
         percent(Some(held as f32 / slots.max(1) as f32)),
         HumanBytes(lane.kv_bytes).to_string(),
+        format!("{:.2}", lane.bits_per_element),
         against(lane.kl_teacher_forced.first().copied()),
         against(mean(&lane.kl_teacher_forced)),
         percent(lane.top1_agree),
