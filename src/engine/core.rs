@@ -116,6 +116,12 @@ impl Core {
         &self.lanes
     }
 
+    /// Other lanes, from the next prompt on; `specs[0]` must keep everything. All of them must fit the model, which
+    /// `open` makes sure of for those that it is given.
+    pub fn set_lanes(&mut self, specs: Vec<LaneSpec>) {
+        self.specs = specs;
+    }
+
     pub fn interrupter(&self) -> Arc<AtomicBool> {
         self.backend.interrupter()
     }

@@ -10,7 +10,6 @@ use super::report::{LaneReport, SCHEMA, Scores, Timings, Top};
 use super::{Args, Report};
 use crate::cli::prompt::{Prompt, spell};
 use crate::cli::session::{Session, tell, told};
-use crate::engine::Pause;
 use crate::engine::frame::{Frame, Kept};
 use crate::probe::damage::jaccard;
 
@@ -19,7 +18,7 @@ use crate::probe::damage::jaccard;
 pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Report> {
     let ids = prompt.encode(&session.model)?;
     session.check(&ids, args.steps)?;
-    let frame = read(session, &ids)?;
+    let frame = session.read(&ids, |read| tell(&format!("reading the prompt: {read} of {} tokens", ids.len())))?;
     let mut lanes = Vec::new();
     for lane in 0..frame.lanes.len() {
         lanes.push(after_prompt(session, &frame, lane, args.scores)?);
@@ -45,15 +44,6 @@ pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Re
         teacher_forced: args.teacher_forced,
         lanes,
     })
-}
-
-fn read(session: &mut Session, ids: &[u32]) -> Result<Frame> {
-    let interrupt = session.interrupt.clone();
-    let frame = session.core.read_prompt(ids, |_, read| {
-        tell(&format!("reading the prompt: {read} of {} tokens", ids.len()));
-        if interrupt.check().is_err() { Pause::Stop } else { Pause::Continue }
-    })?;
-    Ok(frame.ok_or(crate::cli::exit::Interrupted)?)
 }
 
 /// Everything that is known before the first step.
