@@ -4,6 +4,7 @@
 mod bad_input;
 mod compare;
 mod config;
+mod eval;
 mod process;
 mod record;
 mod trace;

@@ -1,7 +1,9 @@
 //! `attnscope eval`: policies judged by tasks at several budgets, as tables, plots and files.
 
+mod columns;
 mod contender;
 mod measure;
+mod plot;
 mod record;
 mod report;
 mod runner;
@@ -9,7 +11,10 @@ mod store;
 mod table;
 mod task;
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
 
 use miette::Result;
 use sha2::{Digest, Sha256};
@@ -17,14 +22,18 @@ use sha2::{Digest, Sha256};
 use super::args::{ModelArgs, no_tokenizer};
 use super::bench::NO_PROBES;
 use super::exit::{Interrupted, Io, Usage};
-use super::output::{print, print_json};
+use super::output::{part_in, print, print_json};
 use super::prompt;
 use super::session::Session;
 use crate::engine::{LaneSpec, Sampler};
 use crate::model::source::Model;
+use crate::model::tokenizer::Tokenizer;
 use crate::policy::amount::Amount;
+use crate::tui::text::line;
+use crate::tui::theme::Depth;
 use record::{Mode, Piece, Setting};
 use report::Report;
+use runner::Job;
 use store::Store;
 use task::{Maker, Task, Text};
 
@@ -70,6 +79,18 @@ pub struct Args {
     /// Add tables by length and depth
     #[arg(long)]
     pub grid: bool,
+    /// Leave out the plots below the tables
+    #[arg(long)]
+    pub no_plot: bool,
+    /// Write all results to a Parquet file, a row for each question
+    #[arg(long, value_name = "FILE")]
+    pub parquet: Option<PathBuf>,
+    /// Write the plots as an SVG picture
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Print the prompts, and run nothing
+    #[arg(long)]
+    pub show_prompts: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -83,6 +104,11 @@ const POLICIES: &str = "random,streaming,h2o,tova,snapkv,pyramid+snapkv,adakv+sn
 
 pub fn run(args: Args) -> Result<()> {
     let contenders = contender::contenders(&args.policies, &args.budgets)?;
+    for path in [&args.out, &args.parquet, &args.svg].into_iter().flatten() {
+        if path.is_dir() {
+            return Err(Usage::new(format!("{path:?} is a folder"), "give a file name").into());
+        }
+    }
     let mut store = args.out.as_deref().map_or_else(|| Ok(Store::new()), Store::open)?;
     let lanes = contenders.iter().map(|c| LaneSpec { policy: c.policy.clone(), sampler: Sampler::default() }).collect();
     let mut session = Session::open(&args.model, &args.model.options(lanes))?;
@@ -99,6 +125,9 @@ pub fn run(args: Args) -> Result<()> {
     let model = session.model.clone();
     let tokenizer = model.tokenizer.as_ref().ok_or_else(no_tokenizer)?;
     let jobs = runner::jobs(&places, &Maker { tokenizer, text: &text, continuation: args.continuation }, &session)?;
+    if args.show_prompts {
+        return Ok(print(&shown(&jobs, tokenizer))?);
+    }
     let done = runner::run(&mut session, &jobs, &contenders, &setting, &mut store);
     // What was finished is shown also where the rest was not.
     if done.as_ref().is_err_and(|error| !error.is::<Interrupted>()) {
@@ -106,11 +135,67 @@ pub fn run(args: Args) -> Result<()> {
     }
     let grid = (&args.lengths[..], &args.depths[..], args.seeds);
     let report = Report::new(&session.info, &setting, grid, &jobs, &contenders, &store);
+    if let Some(path) = &args.parquet {
+        write(path, |out| columns::write(&report, out).map(drop).map_err(std::io::Error::other))?;
+    }
+    let plots = plot::plots(&report);
+    if let Some(path) = &args.svg {
+        write(path, |out| out.write_all(plot::svg(&plots).as_bytes()))?;
+    }
     match args.json {
         true => print_json(&report)?,
-        false => print(&table::text(&report, args.grid))?,
+        false => {
+            print(&table::text(&report, args.grid))?;
+            if !args.no_plot && plots.iter().any(|plot| plot.budgets().len() > 1) {
+                print(&drawn(&plots))?;
+            }
+        }
     }
     done
+}
+
+/// Plots for the terminal that standard output is, or for a file.
+fn drawn(plots: &[plot::Plot]) -> String {
+    let terminal = std::io::stdout().is_terminal();
+    let depth = if terminal { Depth::detect(|name| std::env::var(name).ok()) } else { Depth::Mono };
+    let columns =
+        if terminal { crossterm::terminal::size().map_or(PLOT, |(columns, _)| columns.min(PLOT)) } else { PLOT };
+    plots.iter().map(|plot| format!("\n{}", plot::draw(plot, columns, depth).trim_end())).collect::<Vec<_>>().join("\n")
+}
+
+/// Columns of a plot, at most.
+const PLOT: u16 = 100;
+
+/// A file that appears when it is complete.
+fn write(path: &Path, put: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
+    let doing = || format!("write {path:?}");
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = part_in(folder).map_err(Io::while_(doing()))?;
+    let file = File::options().write(true).open(&part).map_err(Io::while_(doing()))?;
+    let mut out = BufWriter::new(file);
+    put(&mut out).and_then(|()| out.flush()).map_err(Io::while_(doing()))?;
+    Ok(part.persist(path).map_err(|e| Io::while_(doing())(e.error))?)
+}
+
+/// Every prompt with its questions; `…` stands where the answer is expected.
+fn shown(jobs: &[Job], tokenizer: &Tokenizer) -> String {
+    let mut out = String::new();
+    for job in jobs {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "=== {job}\n\n{}", visible(&tokenizer.decode(&job.item.context)));
+        for ask in &job.item.asks {
+            let [question, lead, answer] = [&ask.question, &ask.lead, &ask.answer].map(|ids| tokenizer.decode(ids));
+            let _ = writeln!(out, "{}{}…{}", visible(&question), visible(&lead), visible(&answer));
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// Line ends stay, everything else that could steer a terminal is made visible.
+fn visible(text: &str) -> String {
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The text of nll in tokens, and its hash.

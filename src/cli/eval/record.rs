@@ -16,6 +16,13 @@ pub enum Mode {
 }
 
 impl Mode {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hidden => "hidden",
+            Self::Visible => "visible",
+        }
+    }
+
     pub const fn words(self) -> &'static str {
         match self {
             Self::Hidden => "question hidden: the context is compressed, then the question is fed",

@@ -48,8 +48,10 @@ pub fn jobs(places: &[(&'static Task, Place)], maker: &Maker, session: &Session)
         session.core.check(&item.context)?;
         let (tokens, context) = (item.longest(), session.info.context);
         if tokens > context {
-            let what =
-                format!("{} at a length of {} takes {tokens} tokens; the context has {context}", task.name, place.length);
+            let what = format!(
+                "{} at a length of {} takes {tokens} tokens; the context has {context}",
+                task.name, place.length
+            );
             return Err(Usage::new(what, "give smaller --lengths").into());
         }
         jobs.push(Job { task, place, item });
@@ -94,7 +96,8 @@ fn batch(
     let lanes: Vec<&Contender> = full.chain(others).collect();
     session.core.set_lanes(lanes.iter().map(|c| lane(c)).collect());
     let outcomes = measure(session, &job.item, setting.question, job.task.answers).map_err(stopped)?;
-    let wanted = lanes.iter().zip(outcomes).filter(|(lane, _)| some.iter().any(|c| c.policy.spec() == lane.policy.spec()));
+    let wanted =
+        lanes.iter().zip(outcomes).filter(|(lane, _)| some.iter().any(|c| c.policy.spec() == lane.policy.spec()));
     let cell = |(lane, result): (&&Contender, _)| Cell {
         key: setting.key(job.task, &job.place, &lane.policy),
         context_tokens: job.item.context.len() as u32,

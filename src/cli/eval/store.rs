@@ -81,7 +81,8 @@ impl Store {
         if let Some((path, file)) = &mut self.file {
             let mut lines = Vec::new();
             for cell in &cells {
-                serde_json::to_writer(&mut lines, cell).map_err(|e| Io { doing: "write a result".into(), source: e.into() })?;
+                serde_json::to_writer(&mut lines, cell)
+                    .map_err(|e| Io { doing: "write a result".into(), source: e.into() })?;
                 lines.push(b'\n');
             }
             file.write_all(&lines).map_err(Io::while_(format!("write {path:?}")))?;

@@ -45,4 +45,3 @@ fn draft(words: usize, place: &Place, key: u32) -> Draft {
         }],
     }
 }
-

@@ -58,7 +58,10 @@ fn closed(text: &str) -> String {
 
 /// Sentences of `text`; what does not end like one is left out.
 fn sentences(text: &'static str) -> Vec<&'static str> {
-    text.split_inclusive(['.', '?', '!']).map(str::trim).filter(|s| s.ends_with(['.', '?', '!']) && s.len() > 1).collect()
+    text.split_inclusive(['.', '?', '!'])
+        .map(str::trim)
+        .filter(|s| s.ends_with(['.', '?', '!']) && s.len() > 1)
+        .collect()
 }
 
 /// Sentences with others among them: each of `(depth, text)` begins where that share (percent) of the sentences'
@@ -108,7 +111,11 @@ mod tests {
     #[test]
     fn prose_is_made_of_whole_sentences() {
         assert!(SENTENCES.len() > 100);
-        assert!(SENTENCES.iter().all(|s| s.len() > 4 && s.len() < 400), "{:?}", SENTENCES.iter().min_by_key(|s| s.len()));
+        assert!(
+            SENTENCES.iter().all(|s| s.len() > 4 && s.len() < 400),
+            "{:?}",
+            SENTENCES.iter().min_by_key(|s| s.len())
+        );
         assert!(!PROSE.chars().any(|c| c.is_ascii_digit()));
     }
 
