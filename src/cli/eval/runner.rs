@@ -1,5 +1,7 @@
 //! The order of the work: prompt after prompt, all policies of a prompt together, and nothing twice.
 
+use std::collections::HashSet;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Report, Result};
 
@@ -25,18 +27,18 @@ pub struct Job {
 /// All prompts, the first seed of everything before the second of anything: a run that is stopped early has gone
 /// through every task and length.
 pub fn places(tasks: &[&'static Task], lengths: &[u32], depths: &[u32], seeds: u64) -> Vec<(&'static Task, Place)> {
-    let mut all = Vec::new();
+    let mut all: Vec<(&Task, Place)> = Vec::new();
     for seed in 0..seeds {
         for &task in tasks {
             for &length in lengths {
-                let at = |depth| (task, Place { length, depth, seed });
-                match task.depths {
-                    true => all.extend(depths.iter().map(|depth| at(Some(*depth)))),
-                    false => all.push(at(None)),
-                }
+                let depths = if task.depths { depths.iter().copied().map(Some).collect() } else { vec![None] };
+                all.extend(depths.into_iter().map(|depth| (task, Place { length, depth, seed })));
             }
         }
     }
+    // Whatever was named twice is run once.
+    let mut seen = HashSet::new();
+    all.retain(|(task, place)| seen.insert((task.name, *place)));
     all
 }
 
@@ -158,5 +160,7 @@ mod tests {
             ]
         );
         assert_eq!((words.len(), words[6].as_str()), (12, "needle 128 Some(0) 1"));
+        let twice = [&tasks[..], &tasks].concat();
+        assert_eq!(places(&twice, &[128, 256, 128], &[0, 100, 0], 2), all);
     }
 }

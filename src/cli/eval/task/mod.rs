@@ -43,7 +43,7 @@ pub struct Task {
 }
 
 /// One prompt of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Tokens of the context, the beginning-of-text token included. Prompts are at most a few tokens shorter.
     pub length: u32,
@@ -95,6 +95,13 @@ impl Item {
     pub fn longest(&self) -> usize {
         let tokens = |ask: &Ask| ask.question.len() + ask.lead.len() + ask.answer.len();
         self.context.len() + self.asks.iter().map(tokens).max().unwrap_or(0)
+    }
+}
+
+/// Names are unique.
+impl PartialEq for Task {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
     }
 }
 
