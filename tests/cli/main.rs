@@ -5,6 +5,7 @@ mod bad_input;
 mod compare;
 mod config;
 mod process;
+mod readers;
 mod record;
 mod trace;
 
