@@ -15,7 +15,9 @@ use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
+use crate::policy::reader::Readers;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -204,6 +206,14 @@ pub trait Inspect {
     /// Column sums and newest rows of several caches, mean over layers and heads, 0 where a head does not hold a
     /// position below `positions`.
     fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>>;
+    /// From now on rows that come alone read of this cache what `readers` choose; `None`: all of it.
+    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>);
+    fn readers(&self, cache: CacheId) -> Option<&Readers>;
+    /// From now on rows that come several at once are those of a prompt of so many tokens and attend as `sparse` says,
+    /// but where the layer has a window of its own; each pass has to begin at a dense row. `None`: to all they see.
+    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>);
+    /// Share of its dense attention that each row of the last pass read [L·H][rows]; empty where none was read sparsely.
+    fn covered(&self) -> Vec<f32>;
     /// Bytes of live keys and values of a layer.
     fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64;
 

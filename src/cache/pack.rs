@@ -63,7 +63,8 @@ impl HeadCache {
         self.values_of(0..self.len())
     }
 
-    fn keys_of(&self, slots: Range<usize>) -> Vec<f32> {
+    /// Keys of some slots after rope [slots, D].
+    pub fn keys_of(&self, slots: Range<usize>) -> Vec<f32> {
         let mut out = vec![0.0; slots.len() * self.dim];
         let mut whole = Vec::new();
         let packed = self.packed().0;

@@ -14,6 +14,7 @@ mod lane;
 pub mod message;
 mod open;
 mod read;
+mod reading;
 mod regret;
 mod sampler;
 mod store;

@@ -1,4 +1,5 @@
-//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads.
+//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads, or reads
+//! sparsely.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,9 +8,10 @@ use super::assemble::{self, PromptStats};
 use super::core::{Core, Pause};
 use super::cosines::Cosines;
 use super::error::Result;
-use super::frame::{Frame, LensLayer};
+use super::frame::{Frame, LensLayer, Reads};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
+use super::reading::{Covered, MOST_GAMMA};
 use super::travel::Keyframe;
 use super::verdict::{self, Verdicts};
 use crate::backend::{CacheId, Row};
@@ -21,6 +23,8 @@ pub struct PromptRead {
     pub stats: PromptStats,
     /// Logit lens of the last token; empty while the probe is off.
     pub lens: Vec<LensLayer>,
+    /// What was read, where that is not everything.
+    pub reads: Option<Arc<Reads>>,
 }
 
 /// A lane that has read the prompt on its own.
@@ -59,7 +63,7 @@ impl Core {
             read += chunk.len();
         }
         self.cosines = cosines.map_or_else(Vec::new, |cosines| cosines.mean(ids.len()));
-        let shared = PromptRead { stats, lens: assemble::prompt_lens(self)? };
+        let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
         let Some(own) = self.open_lanes(cache, &mut between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
         self.first = Some(frame.clone());
@@ -146,7 +150,7 @@ impl Core {
         logits: Arc<Logits>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<(Lane, Option<PromptRead>)>> {
-        let Some(block) = spec.policy.block() else {
+        let Some(block) = spec.policy.block().or_else(|| self.sparse_block(&spec.policy)) else {
             return Ok(Some((self.open_on(spec, cache, logits)?, None)));
         };
         let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
@@ -171,6 +175,7 @@ impl Core {
         self.rewrite(&decisions, own)?;
         self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;
         self.store(&spec.policy, own, 0)?;
+        self.start_reading(&spec.policy, own)?;
         let shift = self.shift(&spec.policy, own);
         let history = self.prompt_history(&spec.policy, cache)?;
         Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })
@@ -203,12 +208,15 @@ impl Core {
         let prompt = self.prompt.clone();
         let (mut stats, mut read) = (PromptStats::default(), 0);
         let mut verdicts = Verdicts::new();
+        self.backend.set_sparse(cache, policy.sparse().map(|sparse| (sparse, prompt.len())));
+        let mut covered = Covered::default();
         let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
-        for block in prompt.chunks(block.min(self.max_rows)) {
+        for block in prompt.chunks(block.min(self.max_rows.max(MOST_GAMMA))) {
             if let Pause::Stop = self.read_rows(block, read, cache, None, between)? {
                 return Ok(None);
             }
             stats.add(&*self.backend);
+            covered.add(&self.backend.covered(), block.len());
             read += block.len();
             if read == prompt.len() {
                 logits = Arc::new(Logits::from(self.backend.logits()));
@@ -221,7 +229,10 @@ impl Core {
             }
         }
         let history = self.prompt_history(policy, cache)?;
-        Ok(Some(Own { cache, logits, history, verdicts, read: PromptRead { stats, lens } }))
+        self.backend.set_sparse(cache, None);
+        self.start_reading(policy, cache)?;
+        let reads = policy.sparse().map(|sparse| Arc::new(self.sparse_reads(sparse, cache, &covered)));
+        Ok(Some(Own { cache, logits, history, verdicts, read: PromptRead { stats, lens, reads } }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

@@ -10,6 +10,7 @@ use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::verdict::Verdicts;
 use crate::cache::Saved;
+use crate::policy::reader::Readers;
 use crate::probe::distribution::Logits;
 
 /// Steps between two keyframes.
@@ -31,6 +32,7 @@ struct LaneState {
     shift: u32,
     history: History,
     verdicts: Verdicts,
+    readers: Option<Readers>,
     logits: Arc<Logits>,
 }
 
@@ -44,18 +46,17 @@ impl Keyframe {
             shift: lane.shift,
             history: lane.history.clone(),
             verdicts: lane.verdicts.clone(),
+            readers: core.backend.readers(lane.cache).cloned(),
             logits: lane.logits.clone(),
         };
         Self { step: core.step, lanes: core.lanes.iter().map(state).collect() }
     }
 
     pub fn bytes(&self) -> u64 {
-        self.lanes
-            .iter()
-            .map(|l| {
-                l.saved.iter().map(Saved::bytes).sum::<u64>() + 4 * l.logits.values.len() as u64 + l.history.bytes()
-            })
-            .sum()
+        let rest = |l: &LaneState| {
+            4 * l.logits.values.len() as u64 + l.history.bytes() + l.readers.as_ref().map_or(0, Readers::bytes)
+        };
+        self.lanes.iter().map(|l| l.saved.iter().map(Saved::bytes).sum::<u64>() + rest(l)).sum()
     }
 }
 
@@ -106,6 +107,7 @@ impl Core {
         let mut later = Vec::new();
         for (lane, state) in self.lanes.iter_mut().zip(&keyframe.lanes) {
             self.backend.restore(lane.cache, &state.saved);
+            self.backend.set_readers(lane.cache, state.readers.clone());
             later.push(lane.fed.split_off(state.fed.min(lane.fed.len())));
             lane.next = state.next;
             lane.kept = state.kept.clone();
@@ -163,6 +165,8 @@ impl Core {
         let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
+        let readers = self.backend.readers(cache).cloned();
+        self.backend.set_readers(own, readers);
         self.lanes.push(Lane { fed, next, kept, shift, history, verdicts, ..Lane::new(&spec, own, self.step, logits) });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.

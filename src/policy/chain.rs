@@ -4,10 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::amount::Amount;
+use super::delta::Sparse;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
 use super::evictor::{Evictor, Wrapper};
 use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Storage};
+use super::reader::{Reader, Readers, Setting};
 use super::select::ties;
 use super::spec::Spec;
 
@@ -18,6 +21,10 @@ pub struct Policy {
     /// One after the other: the second sees what the first left.
     evictors: Vec<Evictor>,
     storage: Option<Arc<dyn Storage>>,
+    /// Reads a part of what is left, so many entries at most.
+    reader: Option<(Arc<dyn Reader>, Option<Amount>)>,
+    /// Reads the prompt on its own.
+    sparse: Option<Sparse>,
 }
 
 /// What one layer keeps, and why.
@@ -42,7 +49,7 @@ impl Policy {
     /// Fails where a part has nothing to act on, or two parts of one evictor claim the same role.
     pub fn new(spec: Spec) -> Result<Self, SpecError> {
         let whole = spec.to_string();
-        let mut evictors = Vec::new();
+        let (mut evictors, mut reader, mut sparse) = (Vec::new(), None, None);
         let mut wrappers: Vec<Wrapper> = Vec::new();
         let mut storage: Option<(&'static str, usize, Arc<dyn Storage>)> = None;
         let (mut at, parts) = (0, spec.parts());
@@ -61,6 +68,11 @@ impl Policy {
                         return refuse(Problem::BothStore { first, second: name }, help);
                     }
                 }
+                Part::Prefill(_) if parts.len() > 1 => {
+                    let help = format!("`{name}` stands alone: what others go by, rows of the prompt, is not its own");
+                    return refuse(Problem::Alone(name), help);
+                }
+                Part::Prefill(rule) => sparse = Some(rule),
                 Part::Missing(what) => {
                     let help = format!("`attnscope policies` lists the keys of `{name}`");
                     return refuse(Problem::Missing { policy: name, what }, help);
@@ -73,6 +85,14 @@ impl Policy {
                     let evictor = Evictor::new(name, scorer, part.budget(), std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
                     evictors.push(evictor);
+                }
+                Part::Reader(_) if reader.is_some() => {
+                    return refuse(Problem::TwoReaders(name), "keep one of them".into());
+                }
+                Part::Reader(part_reader) if wrappers.is_empty() => reader = Some((part_reader, part.budget())),
+                Part::Reader(_) => {
+                    let help = "write the reader last, behind what evicts: `snapkv@50%+quest`".into();
+                    return refuse(Problem::NothingBehind(wrappers[wrappers.len() - 1].name), help);
                 }
                 wrapper => wrappers.push(Wrapper { part: wrapper, name, at }),
             }
@@ -92,7 +112,11 @@ impl Policy {
             let help = "let what rewrites them act once, after the prompt: entries are packed after that".into();
             return Err(SpecError::new(&whole, (*at, name.len()), Problem::Rewritten(name), help));
         }
-        Ok(Self { spec, evictors, storage: storage.map(|(_, _, storage)| storage) })
+        if reader.is_some() && evictors.iter().any(Evictor::always_cache_positions) {
+            let help = "it moves all keys in every step; what is known of them is known before that".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone("positions=cache"), help));
+        }
+        Ok(Self { spec, evictors, storage: storage.map(|(_, _, storage)| storage), reader, sparse })
     }
 
     /// In normal form.
@@ -118,6 +142,30 @@ impl Policy {
     /// How what stays is stored; `None`: as the cache stores numbers.
     pub fn storage(&self) -> Option<&Arc<dyn Storage>> {
         self.storage.as_ref()
+    }
+
+    /// The lane reads the prompt on its own, sparsely.
+    pub fn sparse(&self) -> Option<Sparse> {
+        self.sparse
+    }
+
+    /// Steps read only a part of what is held.
+    pub fn reads_a_part(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// What reads for each kv head after a prompt that left `lane`; `None`: all is read. The setting's budget is
+    /// set here.
+    pub fn readers(&self, setting: Setting, lane: &dyn LaneView) -> Option<Readers> {
+        let (reader, amount) = self.reader.as_ref()?;
+        let amount = amount.filter(|amount| !amount.is_everything());
+        let budget = amount.map(|amount| amount.of(setting.prompt).max(1));
+        Some(Readers::new(reader.start(Setting { budget, ..setting }, lane), setting.layers))
+    }
+
+    /// Queries at the end of a prompt of `prompt` tokens that reading starts with.
+    pub fn reading_window(&self, prompt: usize) -> usize {
+        self.reader.as_ref().map_or(0, |(reader, _)| reader.window(prompt))
     }
 
     /// When entries may leave at stage `stage`.
@@ -253,6 +301,22 @@ mod tests {
             layer.keep(&decision);
             assert_eq!(layer.held[0].len(), left);
         }
+    }
+
+    #[test]
+    fn a_reader_stands_alone_or_beside_evictors_but_not_between_a_wrapper_and_its_scorer() {
+        let policy = |spec| Policy::parse(spec).unwrap();
+        assert!(policy("quest").reads_a_part() && !policy("quest").evicts());
+        assert_eq!(policy("snapkv@50%+quest@64").stages(), 1);
+        assert!(policy("snapkv@50%+quest@64").reads_a_part() && !policy("snapkv@50%").reads_a_part());
+        let refused = |spec| {
+            let error = Policy::parse(spec).unwrap_err();
+            (error.problem().clone(), error.position())
+        };
+        assert_eq!(refused("quest+knorm+quest"), (Problem::TwoReaders("quest"), "quest@1024+knorm@50%+".len()));
+        assert_eq!(refused("adakv+quest+knorm").0, Problem::NothingBehind("adakv"));
+        assert_eq!(refused("adakv+quest").0, Problem::NothingBehind("adakv"));
+        assert_eq!(refused("delta+knorm"), (Problem::Alone("delta"), 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::part::{Moment, Part, Schedule};
+use super::property_tests::evicts_alone;
 use super::registry::POLICIES;
 use super::spec::PartSpec;
 use super::testing::{Lane, Layer};
@@ -82,7 +83,7 @@ fn budgets() -> impl Strategy<Value = String> {
 }
 
 fn scorers() -> impl Iterator<Item = &'static str> {
-    POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name)
+    POLICIES.iter().filter(|policy| evicts_alone(policy)).map(|policy| policy.name)
 }
 
 /// Every chain before `scorer`; a few need rows that do not exist after a step.
@@ -211,7 +212,10 @@ proptest! {
 fn every_wrapper_is_among_the_chains() {
     for policy in POLICIES {
         let part = (policy.build)(&PartSpec::defaults(policy));
-        let wraps = !matches!(part, Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Missing(_));
+        let wraps = !matches!(
+            part,
+            Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) | Part::Missing(_)
+        );
         let named = |(chain, ..): &(&str, Meets, bool)| chain.split(['+', ':']).any(|part| part == policy.name);
         assert!(!wraps || CHAINS.iter().any(named), "{}", policy.name);
     }

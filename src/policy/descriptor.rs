@@ -42,6 +42,8 @@ pub enum Family {
     Quantizer,
     /// Stores fewer channels of entries.
     Channels,
+    /// Selects at attention time: nothing leaves, a part is read.
+    Reader,
 }
 
 impl Family {
@@ -53,6 +55,7 @@ impl Family {
             Self::Wrapper => 'W',
             Self::Quantizer => 'Q',
             Self::Channels => 'C',
+            Self::Reader => 'A',
         }
     }
 
@@ -64,6 +67,7 @@ impl Family {
             Self::Wrapper => "wrapper",
             Self::Quantizer => "quantizer",
             Self::Channels => "channels",
+            Self::Reader => "reader",
         }
     }
 }
@@ -83,6 +87,8 @@ impl Descriptor {
             Part::Schedule(schedule) => schedule.words(),
             Part::Storage(storage) if storage.acts_in_decode() => Schedule::EveryStep.words(),
             Part::Storage(_) => Schedule::AfterPrefill.words(),
+            Part::Reader(_) => "reads, every step",
+            Part::Prefill(_) => "while the prompt is read",
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
                 "with what it wraps"
             }

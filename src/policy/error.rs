@@ -40,6 +40,7 @@ pub enum Problem {
     BothStore { first: &'static str, second: &'static str },
     NotLast(&'static str),
     Rewritten(&'static str),
+    TwoReaders(&'static str),
 }
 
 impl fmt::Display for Problem {
@@ -68,6 +69,7 @@ impl fmt::Display for Problem {
             }
             Self::NotLast(policy) => write!(f, "`{policy}` stores what others leave, and stands before one of them"),
             Self::Rewritten(policy) => write!(f, "entries that `{policy}` has packed would be rewritten after a step"),
+            Self::TwoReaders(policy) => write!(f, "`{policy}` is the second to decide what is read"),
             Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }

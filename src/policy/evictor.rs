@@ -109,7 +109,12 @@ impl Evictor {
                     ))?;
                 }
                 Part::Around(around) => evictor.scorer = around(evictor.scorer),
-                Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Missing(_) => {}
+                Part::Full
+                | Part::Scorer(_)
+                | Part::Storage(_)
+                | Part::Reader(_)
+                | Part::Prefill(_)
+                | Part::Missing(_) => {}
             }
         }
         evictor.allocators.sort_by_key(|allocator| allocator.level());

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use super::amount::Amount;
+use super::delta::Sparse;
+use super::reader::Reader;
 pub use super::storage::Storage;
 pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
 
@@ -294,6 +296,10 @@ pub enum Part {
     Rewriter(Arc<dyn Rewriter>),
     /// Packs what the lane holds; stands behind all evictors.
     Storage(Arc<dyn Storage>),
+    /// Evicts nothing and reads a part in every step.
+    Reader(Arc<dyn Reader>),
+    /// Evicts nothing and reads the prompt sparsely.
+    Prefill(Sparse),
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
     /// Turns the scorer into another one, before anything else acts on it.
@@ -321,6 +327,10 @@ impl Part {
 
     pub fn storage(storage: impl Storage + 'static) -> Self {
         Self::Storage(Arc::new(storage))
+    }
+
+    pub fn reader(reader: impl Reader + 'static) -> Self {
+        Self::Reader(Arc::new(reader))
     }
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {

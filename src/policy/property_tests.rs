@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 
 use super::Policy;
+use super::descriptor::{Descriptor, Family};
 use super::part::{Moment, Part, Schedule};
 use super::registry::POLICIES;
 use super::spec::PartSpec;
+use super::testing::reading::{dense, look, reader};
 use super::testing::{Layer, decide, moment};
 
 const STEPS: usize = 5;
@@ -28,8 +30,13 @@ fn budgets() -> impl Strategy<Value = String> {
     prop_oneof![(1u32..=100).prop_map(|n| format!("{n}%")), (1u32..=50).prop_map(|n| n.to_string())]
 }
 
+/// It has a budget of its own, and what is over it leaves.
+pub fn evicts_alone(policy: &Descriptor) -> bool {
+    policy.budget.is_some() && policy.family != Family::Reader
+}
+
 fn evictors() -> impl Iterator<Item = &'static str> {
-    POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name)
+    POLICIES.iter().filter(|policy| evicts_alone(policy)).map(|policy| policy.name)
 }
 
 fn check(policy: &Policy, at: Moment, layer: &Layer) -> Result<(), TestCaseError> {
@@ -153,6 +160,16 @@ const OWN: &[&str] = &[
     "scope:mode=discontinuous,recent=1,delta=2",
 ];
 
+/// Readers as they would be for caches of a few dozen entries, small enough to leave something unread.
+const READERS: &[&str] = &[
+    "quest@8:page=4,dense=1",
+    "tidal@5:select=1,correct=3",
+    "magicpig:k=2,l=4,sinks=2,local=3,dense=0",
+    "actqkv@8:block=4,window=5,dense=1",
+    "predictor@9:by=persistence,history=4,block=2,sinks=2,local=3,calibrate=2,dense=1",
+    "predictor@9:by=oracle,history=4,block=2,sinks=2,local=3,calibrate=2,dense=1",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -187,6 +204,54 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn readers_choose_slots_that_are_there_in_order_and_copies_go_on_alike(mut layer in layers(), drop in 2u32..9) {
+        let mut readers: Vec<_> = READERS.iter().map(|spec| (spec, reader(spec, &layer))).collect();
+        for step in 0..STEPS {
+            layer.step();
+            if step == 3 {
+                // an evictor beside them
+                let newest = layer.newest;
+                let stay = |p: &u32| p % drop > 0 || *p == newest;
+                let slots = layer.held[0].iter().enumerate().filter(|(_, p)| stay(p)).map(|(slot, _)| slot as u32).collect();
+                let mut kept: Vec<Vec<u32>> = layer.held.iter().map(|held| (0..held.len() as u32).collect()).collect();
+                kept[0] = slots;
+                layer.hold(&kept);
+            }
+            let n = layer.held[0].len() as u32;
+            for number in 0..4 {
+                for (spec, reader) in &mut readers {
+                    let mut copy = reader.copy();
+                    let choice = look(&layer, number, |sight| reader.read(sight));
+                    prop_assert_eq!(&look(&layer, number, |sight| copy.read(sight)), &choice, "{}", spec);
+                    prop_assert!(choice.metadata == 0 || choice.heads.is_some());
+                    for head in choice.heads.iter().flatten() {
+                        prop_assert!(head.slots.is_sorted_by(|a, b| a < b) && head.slots.iter().all(|&slot| slot < n));
+                        prop_assert!(head.offsets.is_empty() || head.offsets.len() == head.slots.len());
+                    }
+                    let rows = dense(&layer);
+                    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+                    look(&layer, number, |sight| reader.learn(sight, &rows));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn readers_with_the_whole_budget_read_everything(layer in layers()) {
+        for policy in POLICIES.iter().filter(|policy| policy.family == Family::Reader && policy.budget.is_some()) {
+            for budget in ["100%", "1000"] {
+                let mut reader = reader(&format!("{}@{budget}", policy.name), &layer);
+                for number in 0..4 {
+                    let choice = look(&layer, number, |sight| reader.read(sight));
+                    let all: Vec<u32> = (0..layer.held[0].len() as u32).collect();
+                    let whole = choice.heads.iter().flatten().all(|head| head.slots == all && head.offsets.is_empty());
+                    prop_assert!(whole, "{}@{}", policy.name, budget);
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -198,9 +263,17 @@ fn every_policy_is_among_those_that_are_tried() {
 }
 
 #[test]
+fn every_reader_is_among_those_tested() {
+    let steps = |name| Policy::parse(name).is_ok_and(|policy| policy.reads_a_part());
+    for policy in POLICIES.iter().filter(|policy| steps(policy.name)) {
+        assert!(READERS.iter().any(|spec| spec.starts_with(policy.name)), "{}", policy.name);
+    }
+}
+
+#[test]
 fn policies_that_act_once_keep_what_is_generated() {
     let numbers = |seed: usize| (0..12 * 2).map(|i| ((i * 7 + seed) % 11) as f32 / 4.0).collect::<Vec<f32>>();
-    for policy in POLICIES.iter().filter(|policy| policy.budget.is_some()) {
+    for policy in POLICIES.iter().filter(|policy| evicts_alone(policy)) {
         let name = policy.name;
         let spec = match policy.keys.iter().any(|key| key.name() == "every") {
             true => format!("{name}@3:every=prefill"),

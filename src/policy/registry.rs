@@ -4,14 +4,14 @@ use super::budget::{adakv, dynamickv, headkv, lukv, perlayer, pyramid, squeeze, 
 use super::descriptor::Descriptor;
 use super::storage::{akvq, kivi, plain, think, wkvquant, zipcache};
 use super::{
-    block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv,
-    expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip, lagkv, laq,
-    leverage, merge, noncausal, observed, oracle, protect, qfilter, random, razor, rerotate, scissorhands, scope,
-    simlayer, snapkv, streaming, taskkv, tova, vatp, window,
+    actqkv, block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, delta, dropkv, duo,
+    entropychunkkv, expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip,
+    lagkv, laq, leverage, magicpig, merge, noncausal, observed, oracle, predictor, protect, qfilter, quest, random,
+    razor, rerotate, scissorhands, scope, simlayer, snapkv, streaming, taskkv, tidal, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
-/// acts on those: budgets, wrappers; then how what stays is stored.
+/// acts on those: budgets, wrappers; then readers, which evict nothing; then how what stays is stored.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
@@ -67,6 +67,12 @@ pub static POLICIES: &[&Descriptor] = &[
     &merge::POLICY,
     &cam::POLICY,
     &rerotate::POLICY,
+    &quest::POLICY,
+    &tidal::POLICY,
+    &magicpig::POLICY,
+    &actqkv::POLICY,
+    &predictor::POLICY,
+    &delta::POLICY,
     &kivi::POLICY,
     &zipcache::POLICY,
     &akvq::POLICY,
@@ -107,15 +113,19 @@ mod tests {
         for policy in POLICIES {
             // a wrapper has nothing to act on alone, and nobody has a file by default
             let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
-                Part::Full | Part::Scorer(_) | Part::Storage(_) => (policy.name.to_owned(), false),
+                Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) => {
+                    (policy.name.to_owned(), false)
+                }
                 Part::Missing(_) => (policy.name.to_owned(), true),
                 _ => (format!("{}+knorm@50%", policy.name), false),
             };
             match Policy::parse(&whole) {
                 Ok(built) => {
                     let stores = matches!(policy.family, Family::Quantizer | Family::Channels);
-                    assert_eq!(built.evicts(), policy.family != Family::Reference && !stores);
+                    let reads = policy.family == Family::Reader;
+                    assert_eq!(built.evicts(), policy.family != Family::Reference && !stores && !reads);
                     assert_eq!(built.storage().is_some(), stores);
+                    assert_eq!(built.reads_a_part() || built.sparse().is_some(), reads);
                 }
                 Err(error) => assert!(refused && matches!(error.problem(), Problem::Missing { .. }), "{error}"),
             }

@@ -1,5 +1,7 @@
 //! One layer's cache in plain memory, slow and obvious: what every policy test looks at.
 
+pub mod reading;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
@@ -168,7 +170,7 @@ impl Layer {
     }
 
     /// Keeps these slots [kv heads].
-    fn hold(&mut self, kept: &[Vec<u32>]) {
+    pub fn hold(&mut self, kept: &[Vec<u32>]) {
         for (kv_head, kept) in kept.iter().enumerate() {
             let held = &self.held[kv_head];
             self.held[kv_head] = kept.iter().map(|&slot| held[slot as usize]).collect();

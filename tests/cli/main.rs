@@ -6,6 +6,7 @@ mod compare;
 mod config;
 mod eval;
 mod process;
+mod readers;
 mod record;
 mod trace;
 

@@ -10,6 +10,7 @@ mod forward;
 mod golden;
 mod matrix;
 mod policies;
+mod readers;
 mod storage;
 mod tiny;
 mod travel;

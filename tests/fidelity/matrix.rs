@@ -5,6 +5,7 @@ use std::time::Instant;
 use attnscope::engine::frame::Frame;
 use attnscope::engine::{Core, Pause, Precision};
 use attnscope::policy::Policy;
+use attnscope::policy::descriptor::{Descriptor, Family};
 use attnscope::policy::part::Schedule;
 use attnscope::policy::registry::POLICIES;
 
@@ -55,7 +56,8 @@ fn timeless(frame: &Frame) -> Vec<String> {
 
 /// Each scorer that takes a budget, behind each wrapper that it can stand behind.
 fn specs() -> Vec<String> {
-    let scorers = POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name);
+    let evicts = |policy: &&&Descriptor| policy.budget.is_some() && policy.family != Family::Reader;
+    let scorers = POLICIES.iter().filter(evicts).map(|policy| policy.name);
     let all = scorers.flat_map(|scorer| WRAPPERS.iter().map(move |wrapper| format!("{wrapper}{scorer}@45%")));
     all.chain(OWN.map(String::from)).filter(|spec| Policy::parse(spec).is_ok()).collect()
 }

@@ -18,7 +18,7 @@ const SPAN: usize = 8 * TILE;
 /// Slots of values that are walked for all channels of an item before the next: they stay in the first-level cache.
 const STRIP: usize = 128;
 
-fn runs<'a>(exec: &'a Exec<'_>) -> Vec<&'a Run> {
+pub fn runs<'a>(exec: &'a Exec<'_>) -> Vec<&'a Run> {
     exec.runs.iter().filter(|run| run.len == 1).collect()
 }
 
@@ -26,7 +26,7 @@ fn runs<'a>(exec: &'a Exec<'_>) -> Vec<&'a Run> {
 ///
 /// # Safety
 /// Nobody changes the cache's keys, values or positions meanwhile.
-unsafe fn cache<'a>(
+pub unsafe fn cache<'a>(
     exec: &'a Exec<'_>,
     attention: &Attention,
     run: &Run,
@@ -95,10 +95,11 @@ fn score_packed(cache: &HeadCache, queries: &[f32], slots: Range<usize>, wide: &
     );
 }
 
-/// Scores to probabilities, with their reductions and column sums. One item per head.
+/// Scores to probabilities, with their reductions and column sums, where all is read. One item per head.
 pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention) {
     let group = exec.heads / exec.kv_heads;
-    let runs = runs(exec);
+    let mut runs = runs(exec);
+    runs.retain(|run| exec.readers[run.cache].is_none());
     items.each(runs.len() * exec.heads, 1, |item| {
         let (run, head) = (runs[item / exec.heads], item % exec.heads);
         // SAFETY: keys, values and positions are not changed; one thread per head's row and sums.

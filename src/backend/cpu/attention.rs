@@ -4,6 +4,7 @@ use crate::backend::{Attention, Buf};
 use crate::cache::{Cells, HeadCache, TILE};
 
 use super::attend::{BLOCK, scores, weigh, widen};
+use super::attend_sparse::SparseRows;
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
 use super::simd::vectorized;
 use super::softmax::{RowReductions, softmax};
@@ -84,6 +85,8 @@ fn many(
         // SAFETY: nobody writes qkv in this operation.
         q.copy_from_slice(unsafe { &exec.buffers[qkv.0].row(first + m)[head * d..(head + 1) * d] });
     }
+    let sparse = exec.sparse[run.cache].filter(|_| attention.window.is_none());
+    let sparse = sparse.map(|read| SparseRows::new(read, exec, attention, run, (first, count), cache, head, qkv));
     let strips = || (from..end).step_by(STRIP).map(|at| (at, end.min(at + STRIP)));
     for (at, to) in strips() {
         vectorized(
@@ -110,6 +113,14 @@ fn many(
         row[from..lo].fill(0.0);
         row[hi..].fill(0.0);
         let position = exec.rows[first + m].position;
+        if let Some(sparse) = &sparse {
+            // what a row borrows is in its column sums, not in its own reductions
+            let (reductions, covered) = sparse.weigh(&mut row[..hi], position);
+            received[..hi].iter_mut().zip(&row[..hi]).for_each(|(sum, v)| *sum += v);
+            put(exec, attention.layer, head, run, first + m, reductions);
+            put_covered(exec, attention.layer, head, first + m, covered);
+            continue;
+        }
         let reductions = vectorized(
             #[inline(always)]
             || {
@@ -176,6 +187,11 @@ pub fn put(exec: &Exec<'_>, layer: usize, head: usize, run: &Run, r: usize, x: R
             queries.put_lse(layer, head, exec.rows[r].position, x.lse);
         }
     }
+}
+
+fn put_covered(exec: &Exec<'_>, layer: usize, head: usize, r: usize, covered: f32) {
+    // SAFETY: one thread per (row, head).
+    unsafe { exec.probes.covered.row_mut((layer * exec.heads + head) * exec.rows.len() + r)[0] = covered };
 }
 
 pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {

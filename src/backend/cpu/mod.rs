@@ -1,7 +1,9 @@
 //! The CPU backend: records a pass as a program, walks it with all threads.
 
 mod attend;
+mod attend_part;
 mod attend_single;
+mod attend_sparse;
 mod attention;
 mod elementwise;
 mod linear;
@@ -29,10 +31,12 @@ use crate::cache::{HeadCache, Queries};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::reader::{Follower, Readers};
 
 use crate::simd;
 
 use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
+use attend_sparse::SparseRead;
 use linear::{Isa, Linear, Quantized, failed};
 use pool::Pool;
 use program::{Exec, Op, ProbeGrids, Program, QUERY_BLOCK, Run, Step};
@@ -62,6 +66,10 @@ pub struct CpuBackend {
     probes: ProbeGrids,
     /// [cache][layer · G + kv head]; freed caches are empty.
     caches: Vec<Vec<HeadCache>>,
+    /// Of caches of which steps read a part.
+    readers: BTreeMap<CacheId, Readers>,
+    /// Of caches that read their prompt sparsely.
+    sparse: BTreeMap<CacheId, SparseRead>,
     queries: Queries,
     /// Put away while others are kept.
     shelf: Option<Queries>,
@@ -115,9 +123,12 @@ impl CpuBackend {
                 points: Grid::new(0, shape.hidden),
                 attention: Grid::new(0, 5),
                 norms: Grid::new(0, 4),
+                covered: Grid::new(0, 1),
                 received: Grid::new(0, 16),
             },
             caches: Vec::new(),
+            readers: BTreeMap::new(),
+            sparse: BTreeMap::new(),
             rows: Vec::new(),
             runs: Vec::new(),
             pass_caches: Vec::new(),
@@ -275,6 +286,14 @@ impl Backend for CpuBackend {
             }
         }
         for run in &self.runs {
+            let sparse = self.sparse.get(&self.pass_caches[run.cache]);
+            if sparse.is_some_and(|sparse| !rows[run.first].position.is_multiple_of(sparse.rule.gamma)) {
+                let why = "a part of it has to begin at a dense row".to_owned();
+                return Err(failed("reading a prompt sparsely", why));
+            }
+            if let Some(readers) = self.readers.get_mut(&self.pass_caches[run.cache]) {
+                readers.clear_log();
+            }
             self.caches[self.pass_caches[run.cache].0].iter_mut().for_each(|head| head.reserve(run.len));
         }
         if let Some(cache) = keep_queries {
@@ -292,6 +311,10 @@ impl Backend for CpuBackend {
             })
             .collect();
         let (n, l) = (rows.len(), self.shape.layers);
+        if self.pass_caches.iter().any(|cache| self.sparse.contains_key(cache)) {
+            self.probes.covered.resize(l * self.shape.heads * n);
+            self.probes.covered.as_mut_slice().fill(1.0);
+        }
         self.buffers.iter_mut().for_each(|grid| grid.resize(n));
         self.probes.residual.resize((2 * l + 1) * n);
         self.probes.points.resize((2 * l + 1) * self.saved_rows());
@@ -371,6 +394,9 @@ impl Backend for CpuBackend {
         if self.runs.iter().any(|run| run.len == 1) {
             let (bytes, flops) = (bytes / 2, slots * group * 2 * d);
             self.push("scores", Op::Score { attention, qkv }, bytes, flops);
+            if self.runs.iter().any(|run| run.len == 1 && self.readers.contains_key(&self.pass_caches[run.cache])) {
+                self.push("reading a part", Op::AttendPart { attention, qkv }, 0, 0);
+            }
             self.push("softmax", Op::Normalize { attention }, slots * group * 12, slots * group * 20);
             self.push("values", Op::WeighValues { attention, out }, bytes, flops);
         }
@@ -410,6 +436,13 @@ impl Backend for CpuBackend {
             }
             self.pass_caches.iter().filter_map(|id| by_id.get(id).cloned()).collect()
         };
+        let readers = {
+            let mut by_id: BTreeMap<CacheId, Vec<Alone<Follower>>> = BTreeMap::new();
+            for (id, readers) in &mut self.readers {
+                by_id.insert(*id, readers.0.iter_mut().map(Alone::new).collect());
+            }
+            self.pass_caches.iter().map(|id| by_id.remove(id)).collect()
+        };
         let queries = self.keep_queries.and_then(|id| self.pass_caches.iter().position(|c| *c == id));
         let queries = queries.map(|cache| (cache, self.queries.writer()));
         let saved_rows = self.saved_rows();
@@ -433,6 +466,8 @@ impl Backend for CpuBackend {
             logits: &self.logits,
             probes: &self.probes,
             caches,
+            readers,
+            sparse: self.pass_caches.iter().map(|id| self.sparse.get(id).copied()).collect(),
             queries,
             angles: &self.angles,
             isa: self.isa,

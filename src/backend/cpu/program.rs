@@ -7,11 +7,13 @@ use crate::backend::{Attention, Buf, Matrix, Row, Vector};
 use crate::cache::{HeadCache, QueryWriter};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::reader::Follower;
 
+use super::attend_sparse::SparseRead;
 use super::linear::Linear;
 use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attend_single, attention, elementwise, matmul_op, rope};
+use super::{attend_part, attend_single, attention, elementwise, matmul_op, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -79,6 +81,12 @@ pub enum Op {
         attention: Attention,
         qkv: Buf,
     },
+    /// Scores to probabilities in caches of which a part is read.
+    AttendPart {
+        attention: Attention,
+        qkv: Buf,
+    },
+    /// Scores to probabilities in all others.
     Normalize {
         attention: Attention,
     },
@@ -133,6 +141,8 @@ pub struct ProbeGrids {
     pub attention: Grid,
     /// pre-rope key L2, key L2, value L1, value L2 [L·G][rows][4]
     pub norms: Grid,
+    /// Share of the dense row that a sparse one read [L·H · rows][1]; where prompts are read sparsely.
+    pub covered: Grid,
     /// Column sums of one layer's query blocks [H · blocks][slots]
     pub received: Grid,
 }
@@ -160,6 +170,10 @@ pub struct Exec<'a> {
     pub probes: &'a ProbeGrids,
     /// [cache of the pass][layer · G + kv head]
     pub caches: Vec<Vec<Alone<HeadCache>>>,
+    /// What reads each cache of the pass [kv heads]; `None`: all of it is read.
+    pub readers: Vec<Option<Vec<Alone<Follower>>>>,
+    /// Of each cache of the pass; `None`: rows attend to all they see.
+    pub sparse: Vec<Option<SparseRead>>,
     pub queries: Option<(usize, QueryWriter)>,
     /// cos, sin of each row's position [rope][rows][D/2]
     pub angles: &'a [Vec<(f32, f32)>],
@@ -246,6 +260,7 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::Rope { attention, qkv } => rope::rope(exec, items, attention, *qkv),
         Op::AttendRuns { attention, qkv, out } => attention::attend_runs(exec, items, attention, *qkv, *out),
         Op::Score { attention, qkv } => attend_single::score(exec, items, attention, *qkv),
+        Op::AttendPart { attention, qkv } => attend_part::attend(exec, items, attention, *qkv),
         Op::Normalize { attention } => attend_single::normalize(exec, items, attention),
         Op::WeighValues { attention, out } => attend_single::weigh_values(exec, items, attention, *out),
         Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),

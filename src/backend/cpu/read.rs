@@ -8,8 +8,11 @@ use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Ti
 use crate::cache::{HeadCache, Packing, Queries, Saved};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
+use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
+use crate::policy::reader::Readers;
 
+use super::attend_sparse::SparseRead;
 use super::linear::failed;
 use super::pool::Shares;
 use super::program::Items;
@@ -130,6 +133,8 @@ impl Inspect for CpuBackend {
 
     fn free(&mut self, cache: CacheId) {
         self.caches[cache.0] = Vec::new();
+        self.readers.remove(&cache);
+        self.sparse.remove(&cache);
     }
 
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
@@ -206,6 +211,32 @@ impl Inspect for CpuBackend {
 
     fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>> {
         means::position_means(self, caches, positions)
+    }
+
+    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>) {
+        match readers {
+            Some(readers) => self.readers.insert(cache, readers),
+            None => self.readers.remove(&cache),
+        };
+    }
+
+    fn readers(&self, cache: CacheId) -> Option<&Readers> {
+        self.readers.get(&cache)
+    }
+
+    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>) {
+        match sparse {
+            Some((rule, prompt)) => self.sparse.insert(cache, SparseRead { rule, prompt: prompt as u32 }),
+            None => self.sparse.remove(&cache),
+        };
+    }
+
+    fn covered(&self) -> Vec<f32> {
+        let (sparse, n) = (&self.sparse, self.shape.layers * self.shape.heads * self.rows.len());
+        match self.pass_caches.iter().any(|cache| sparse.contains_key(cache)) {
+            true => self.probes.covered.as_slice()[..n].to_vec(),
+            false => Vec::new(),
+        }
     }
 
     fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64 {

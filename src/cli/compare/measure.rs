@@ -6,7 +6,7 @@ use miette::Result;
 
 use super::damage::damage;
 use super::regret::Regrets;
-use super::report::{LaneReport, SCHEMA, Scores, Timings, Top};
+use super::report::{LaneReport, Reads, SCHEMA, Scores, Timings, Top};
 use super::{Args, Report};
 use crate::cli::prompt::{Prompt, spell};
 use crate::cli::session::{Session, tell, told};
@@ -68,6 +68,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         first_token_equal: first(lane) == first(0),
         damage: damage(&mut session.core, lane, &of.kept)?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
+        prompt_reads: of.reads.as_deref().map(Reads::of),
         timings: Timings { prompt_ns: frame.wall_ns, step_ns: Vec::new(), lanes_in_batch: frame.lanes.len() },
         ..LaneReport::default()
     })
@@ -163,6 +164,9 @@ impl Course {
             self.agreed[i] += against.is_none_or(|a| a.top1_agrees) as u32;
             lane.logits_top.push(of.candidates.iter().map(|c| Top { id: c.id, logit: c.logit }).collect());
             lane.kv_bytes_end = of.kv.held;
+            if let Some(reads) = &of.reads {
+                lane.reads.get_or_insert_default().add(reads);
+            }
             lane.timings.step_ns.push(frame.wall_ns);
             self.next[i] = of.next.unwrap_or(0);
         }

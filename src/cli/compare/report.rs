@@ -61,6 +61,10 @@ pub struct LaneReport {
     pub jaccard_to: BTreeMap<String, f32>,
     /// Strongest first.
     pub regret: Vec<Regret>,
+    /// What the steps read, where that is not all; `null` else.
+    pub reads: Option<Reads>,
+    /// The same for all rows of the prompt together, where the lane read that sparsely [1].
+    pub prompt_reads: Option<Reads>,
     pub timings: Timings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scores: Option<Scores>,
@@ -81,6 +85,27 @@ pub struct Damage {
     pub lost_mass: Vec<Vec<f32>>,
     /// ‖o' − o‖ / ‖o‖ over the heads of a layer; `null` where nothing that the query looks at is left.
     pub out_rel_err: Vec<Option<f32>>,
+}
+
+/// Of each step of a lane that reads a part of its cache; nothing is evicted by that, and no memory is saved.
+#[derive(Debug, Default, Serialize)]
+pub struct Reads {
+    /// Entries read by a query head of their kv head, and those there were, all layers and kv heads together [N].
+    pub entries: Vec<u64>,
+    pub entries_seen: Vec<u64>,
+    /// Bytes of the keys and values read, of those seen, and bytes read to choose by [N].
+    pub bytes: Vec<u64>,
+    pub bytes_seen: Vec<u64>,
+    pub metadata_bytes: Vec<u64>,
+    /// (bytes + metadata_bytes) / bytes_seen [N].
+    pub share: Vec<f32>,
+    /// Bytes held beside the cache to choose by, after the last step.
+    pub metadata_held: u64,
+    /// Share of the dense attention that falls on what was read: mean and least over layers and heads [N].
+    pub covered_mean: Vec<f32>,
+    pub covered_min: Vec<f32>,
+    /// The same, mean over the steps `[layer][head]`.
+    pub covered: Vec<Vec<f32>>,
 }
 
 /// An evicted entry that lane 0 looks at later: the step at which it does so most.

@@ -35,12 +35,19 @@ pub fn text(report: &Report) -> String {
         "lost mass",
         "output error",
     ];
+    let reads = report.lanes.iter().any(|lane| lane.reads.is_some() || lane.prompt_reads.is_some());
+    if reads {
+        header.extend(["reads", "covers", "least"]);
+    }
     if answer {
         header.push("answer");
     }
     table.set_header(header);
     for (i, lane) in report.lanes.iter().enumerate() {
         let mut row = row(i, lane, report.prompt_ids.len());
+        if reads {
+            row.extend(reading(lane));
+        }
         if answer {
             row.push(lane.answer_found.map_or("-", |found| if found { "yes" } else { "no" }).into());
         }
@@ -61,6 +68,13 @@ pub fn text(report: &Report) -> String {
         "kept, KV, bits per element held, lost mass and output error (mean over layers): after the prompt.\n\
          *: on lane 0's tokens. Nats.\n",
     );
+    if reads {
+        out.push_str(
+            "reads: bytes read in a step per byte held, what is chosen by included; covers: share of the dense attention\n\
+             that falls on what was read, mean and least over layers, heads and steps (delta: of the prompt's rows, the mean of\n\
+             each head). No memory is saved by it.\n",
+        );
+    }
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));
@@ -101,6 +115,16 @@ fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
         percent(mean(&lost)),
         percent(mean(&error)),
     ]
+}
+
+/// Share read, what it covers on average, and at least.
+fn reading(lane: &LaneReport) -> [String; 3] {
+    let percent = |x: Option<f32>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1} %", 100.0 * x));
+    let Some(reads) = lane.reads.as_ref().or(lane.prompt_reads.as_ref()) else {
+        return [1.0; 3].map(|all| percent(Some(all)));
+    };
+    let least = reads.covered_min.iter().copied().reduce(f32::min);
+    [mean(&reads.share), mean(&reads.covered_mean), least].map(percent)
 }
 
 fn shortened(text: &str) -> String {
