@@ -62,6 +62,28 @@ fn the_json_is_as_the_contract_says() {
     assert_eq!(numbers(&snapkv["scores"]["forced"][0][0]).last(), Some(&(PROMPT as f64 - 1.0)));
 }
 
+/// Nothing is evicted, less is held, and the output error is that of rounding.
+#[test]
+fn packed_lanes_say_their_true_bytes() {
+    let report = compare(&["--lane", "int8:group=64", "--lane", "int4:group=64", "--lane", "think:recent=0"]);
+    let lanes = report["lanes"].as_array().expect("lanes");
+    let bytes = |lane: usize| lanes[lane]["kv_bytes"].as_f64().expect("bytes");
+    let bits = |lane: usize| lanes[lane]["bits_per_element"].as_f64().expect("bits");
+    let dim = bytes(0) / (4 * LAYERS * KV_HEADS * PROMPT) as f64;
+    assert!(bits(0) == 16.0 && dim.fract() == 0.0 && dim <= 64.0);
+    // the code and, for every token's channels, two halves; think leaves D − ⌊0.4 · D⌋ of the key channels
+    let thin = dim - (0.4 * dim).floor();
+    for (lane, expected) in [(1, 8.0 + 32.0 / dim), (2, 4.0 + 32.0 / dim), (3, 8.0 + 8.0 * thin / dim)] {
+        assert!((bits(lane) - expected).abs() < 1e-4, "{}", bits(lane));
+        assert!((bytes(lane) / bytes(0) - expected / 16.0).abs() < 1e-4);
+        assert_eq!(lanes[lane]["kept"], lanes[0]["kept"]);
+        assert_eq!(lanes[lane]["first_token_equal"], true);
+        assert!(numbers(&lanes[lane]["damage"]["lost_mass"][0]).iter().all(|mass| *mass == 0.0));
+    }
+    let error = |lane: usize| numbers(&lanes[lane]["damage"]["out_rel_err"]).iter().sum::<f64>();
+    assert!(0.0 < error(1) && error(1) < error(2) / 4.0, "{} {}", error(1), error(2));
+}
+
 #[test]
 fn a_lane_that_keeps_everything_is_lane_zero() {
     let report = compare(&["--lane", "knorm@100%"]);
