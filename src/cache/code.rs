@@ -21,8 +21,8 @@ pub struct Affine {
 impl Affine {
     /// Of a group whose numbers lie in `min..=max`.
     pub fn of(min: f32, max: f32, bits: u8) -> Self {
-        // Of nothing, or of numbers that are none.
-        if !(min <= max) {
+        // Of nothing, or of no numbers.
+        if min > max {
             return Self { scale: f16::ZERO, zero: f16::ZERO };
         }
         let zero = floor(min);

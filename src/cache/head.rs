@@ -167,7 +167,7 @@ impl HeadCache {
 
     /// Slots whose keys and whose values are packed: so many of the oldest.
     pub fn packed(&self) -> (usize, usize) {
-        let len = |packed: &Option<Packed>| packed.as_ref().map_or(0, Packed::len);
+        let len = |packed: &Option<Packed>| packed.as_ref().map_or(0, Packed::slots);
         (len(&self.packed_keys), len(&self.packed_values))
     }
 

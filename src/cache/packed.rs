@@ -91,7 +91,7 @@ impl Packed {
     }
 
     /// Slots held.
-    pub fn len(&self) -> usize {
+    pub fn slots(&self) -> usize {
         match self {
             Self::Quantized(q) if q.strata.len() == 1 => q.strata[0].rows(),
             Self::Quantized(q) => q.places.len(),
@@ -111,7 +111,7 @@ impl Packed {
     pub fn salient(&self) -> Vec<bool> {
         match self {
             Self::Quantized(q) if q.strata.len() > 1 => q.places.iter().map(|place| place % 2 == 0).collect(),
-            _ => vec![true; self.len()],
+            _ => vec![true; self.slots()],
         }
     }
 

@@ -63,8 +63,10 @@ impl Core {
             read += chunk.len();
         }
         self.cosines = cosines.map_or_else(Vec::new, |cosines| cosines.mean(ids.len()));
+        // The lens runs products of its own: the prompt's logits are gone after it.
+        let logits = Arc::new(Logits::from(self.backend.logits()));
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
-        let Some(own) = self.open_lanes(cache, &mut between)? else { return Ok(None) };
+        let Some(own) = self.open_lanes(cache, logits, &mut between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
         self.first = Some(frame.clone());
         self.keyframes.push_back(Keyframe::of(self));
@@ -124,9 +126,9 @@ impl Core {
     fn open_lanes(
         &mut self,
         cache: CacheId,
+        logits: Arc<Logits>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Vec<Option<PromptRead>>>> {
-        let logits = Arc::new(Logits::from(self.backend.logits()));
         self.lanes[0].logits = logits.clone();
         let mut reads = vec![None];
         for spec in self.specs.clone().iter().skip(1) {
