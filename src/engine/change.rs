@@ -56,6 +56,7 @@ impl Core {
     /// At step 0: a new lane in the place of lane `at`.
     fn reopen(&mut self, at: usize, spec: LaneSpec) -> Result<()> {
         let (cache, logits) = (self.lanes[0].cache, self.lanes[0].logits.clone());
+        self.gather_for(&spec.policy)?;
         let opened = self.open_lane(&spec, cache, logits, &mut |_, _| Pause::Continue)?;
         let Some((mut lane, read)) = opened else { return Ok(()) };
         lane.next = lane.sampler.draw(&lane.logits, at as u32, 0).0;

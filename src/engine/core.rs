@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::assemble;
 use super::error::{EngineError, Result};
+use super::facts::Facts;
 use super::frame::{Finding, Frame};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
@@ -43,9 +44,8 @@ pub struct Core {
     pub(super) lens_k: usize,
     pub(super) queries_budget: u64,
     pub(super) tokenizer: Option<Arc<Tokenizer>>,
-    /// Mean cosine over the prompt between the residual stream before and after each attention [layers]; empty
-    /// where no policy asks for it.
-    pub(super) cosines: Vec<f32>,
+    /// What policies asked to be gathered while the prompt was read.
+    pub(super) facts: Facts,
     pub probes: Probes,
 }
 
@@ -77,7 +77,7 @@ impl Core {
         Self {
             queries_budget,
             tokenizer,
-            cosines: Vec::new(),
+            facts: Facts::default(),
             backend,
             decoder,
             specs,
@@ -197,8 +197,8 @@ impl Core {
         // Lanes that are about to open share the first one's prompt.
         let next = lane.or(self.lanes.first()).map_or(0, |lane| lane.logits.all.argmax);
         let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
-        let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
-        let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
+        let (facts, tokenizer) = (&self.facts, self.tokenizer.clone());
+        let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, facts, self.max_rows);
         let found = ask(&LaneCaches::new(&reader, cache, tokens, next, rows));
         reader.finish()?;
         Ok(found)

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::assemble::{self, PromptStats};
 use super::core::{Core, Pause};
-use super::cosines::Cosines;
 use super::error::Result;
+use super::facts::{Facts, Needs};
 use super::frame::{Frame, LensLayer, Reads};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
@@ -36,6 +36,11 @@ struct Own {
     read: PromptRead,
 }
 
+/// What a policy asks to be gathered while a prompt is read.
+fn needs(policy: &Policy) -> Needs {
+    Needs { cosines: policy.needs_cosines(), inputs: policy.needs_inputs() }
+}
+
 impl Core {
     /// Reads the prompt and gives the frame of step 0. Forgets everything about an earlier prompt.
     /// `between(core, read)` is called after every layer of every chunk; [`Pause::Stop`] gives it up.
@@ -51,18 +56,17 @@ impl Core {
         let cache = self.backend.cache();
         self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
         let mut stats = PromptStats::default();
-        let wants_cosines = self.specs.iter().any(|spec| spec.policy.needs_cosines());
-        let mut cosines = wants_cosines.then(|| Cosines::new(self.config().layers.len()));
+        let needs = self.specs.iter().map(|spec| needs(&spec.policy)).fold(Needs::default(), Needs::or);
+        self.facts = Facts::new(self.config().layers.len(), needs);
         let mut read = 0;
         for chunk in ids.chunks(self.max_rows) {
-            if let Pause::Stop = self.read_rows(chunk, read, cache, cosines.as_mut(), &mut between)? {
+            if let Pause::Stop = self.read_rows(chunk, read, cache, &mut between)? {
                 return Ok(None);
             }
             self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
             stats.add(&*self.backend);
             read += chunk.len();
         }
-        self.cosines = cosines.map_or_else(Vec::new, |cosines| cosines.mean(ids.len()));
         // The lens runs products of its own: the prompt's logits are gone after it.
         let logits = Arc::new(Logits::from(self.backend.logits()));
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
@@ -79,7 +83,6 @@ impl Core {
         chunk: &[u32],
         read: usize,
         cache: CacheId,
-        mut cosines: Option<&mut Cosines>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Pause> {
         let row = |(position, &token): (u32, &u32)| Row { token, position, turned: position, cache };
@@ -87,13 +90,12 @@ impl Core {
         self.backend.begin(&rows, self.probes, Some(cache))?;
         self.decoder.embed(&mut *self.backend);
         for index in 0..self.decoder.sublayers() {
-            match cosines.as_mut().filter(|_| index % 2 == 0) {
-                None => self.decoder.sublayer(&mut *self.backend, index),
-                Some(cosines) => {
-                    cosines.before(&self.decoder, &mut *self.backend)?;
-                    self.decoder.sublayer(&mut *self.backend, index);
-                    cosines.after(&self.decoder, &mut *self.backend, index / 2)?;
-                }
+            if index % 2 == 0 && self.facts.needs.any() {
+                self.facts.before(&self.decoder, &mut *self.backend)?;
+                self.decoder.sublayer(&mut *self.backend, index);
+                self.facts.after(&self.decoder, &mut *self.backend, index / 2, read + chunk.len())?;
+            } else {
+                self.decoder.sublayer(&mut *self.backend, index);
             }
             if index % 2 == 1 {
                 self.backend.run()?;
@@ -183,6 +185,26 @@ impl Core {
         Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })
     }
 
+    /// Reads the prompt once more into nowhere where `policy` asks for what was not gathered the first time.
+    pub(super) fn gather_for(&mut self, policy: &Policy) -> Result<()> {
+        let wanted = self.facts.needs.or(needs(policy));
+        if self.facts.needs.covers(wanted) {
+            return Ok(());
+        }
+        self.facts = Facts::new(self.config().layers.len(), wanted);
+        let cache = self.backend.cache();
+        self.backend.shelve_queries(0);
+        let (prompt, mut read) = (self.prompt.clone(), 0);
+        let outcome = prompt.chunks(self.max_rows).try_for_each(|chunk| {
+            self.read_rows(chunk, read, cache, &mut |_, _| Pause::Continue)?;
+            read += chunk.len();
+            Ok(())
+        });
+        self.backend.restore_queries();
+        self.backend.free(cache);
+        outcome
+    }
+
     /// Reads the prompt `block` tokens at a time into a cache that is cut after each of them.
     fn read_in_blocks(
         &mut self,
@@ -192,7 +214,10 @@ impl Core {
     ) -> Result<Option<Own>> {
         let cache = self.backend.cache();
         self.backend.shelve_queries(0);
+        let facts = Facts::new(self.config().layers.len(), needs(policy));
+        let shared = std::mem::replace(&mut self.facts, facts);
         let own = self.read_cutting(policy, block, cache, between);
+        self.facts = shared;
         self.backend.restore_queries();
         if !matches!(own, Ok(Some(_))) {
             self.backend.free(cache);
@@ -214,7 +239,7 @@ impl Core {
         let mut covered = Covered::default();
         let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
         for block in prompt.chunks(block.min(self.max_rows.max(MOST_GAMMA))) {
-            if let Pause::Stop = self.read_rows(block, read, cache, None, between)? {
+            if let Pause::Stop = self.read_rows(block, read, cache, between)? {
                 return Ok(None);
             }
             stats.add(&*self.backend);

@@ -80,8 +80,8 @@ impl Core {
         if kept < needed {
             return Err(EngineError::QueriesBudget { spec: policy.spec().to_string(), needed, kept });
         }
-        let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
-        let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
+        let (facts, tokenizer) = (&self.facts, self.tokenizer.clone());
+        let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, facts, self.max_rows);
         let next = self.lanes.first().map_or(0, |lane| lane.logits.all.argmax);
         let readers = policy.readers(setting, &LaneCaches::new(&reader, cache, &prompt, next, Rows::OfQueries));
         reader.finish()?;

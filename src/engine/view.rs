@@ -5,6 +5,7 @@ use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::facts::Facts;
 use super::history::History;
 use super::text::Words;
 use crate::backend::{Attention, Backend, BackendError, CacheId};
@@ -39,8 +40,7 @@ pub struct Reader<'a> {
     pub backend: RefCell<&'a mut dyn Backend>,
     pub decoder: &'a Decoder,
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// See [`LaneView::cosines`].
-    pub cosines: &'a [f32],
+    pub facts: &'a Facts,
     /// Most tokens of one pass.
     pub max_rows: usize,
     /// The first thing that could not be read; decisions made on it are void.
@@ -52,11 +52,11 @@ impl<'a> Reader<'a> {
         backend: &'a mut dyn Backend,
         decoder: &'a Decoder,
         tokenizer: Option<Arc<Tokenizer>>,
-        cosines: &'a [f32],
+        facts: &'a Facts,
         max_rows: usize,
     ) -> Self {
         let (backend, failure) = (RefCell::new(backend), RefCell::new(None));
-        Self { backend, decoder, tokenizer, cosines, max_rows, failure }
+        Self { backend, decoder, tokenizer, facts, max_rows, failure }
     }
 
     /// Says whether all that was asked for could be read.
@@ -114,7 +114,7 @@ impl LaneView for LaneCaches<'_, '_> {
     }
 
     fn cosines(&self) -> &[f32] {
-        self.reader.cosines
+        &self.reader.facts.cosines
     }
 
     fn ahead(&self, start: Start<'_>, work: &mut dyn FnMut(&mut dyn Ahead)) {
@@ -207,6 +207,10 @@ impl LayerView for LayerCaches<'_, '_> {
                 counts
             }
         }
+    }
+
+    fn inputs(&self) -> &[f32] {
+        self.lane.reader.facts.inputs.get(self.attention.layer).map_or(&[], Vec::as_slice)
     }
 
     fn offsets(&self, kv_head: usize) -> &[f32] {

@@ -226,6 +226,11 @@ impl Policy {
         stored || self.evictors.iter().any(|e| e.needs_received())
     }
 
+    /// What each attention was given must be kept while the prompt is read.
+    pub fn needs_inputs(&self) -> bool {
+        self.evictors.iter().any(|e| e.needs_inputs())
+    }
+
     /// Rows of the past in which what each slot received must be remembered.
     pub fn history(&self) -> usize {
         self.evictors.iter().map(|e| e.history()).max().unwrap_or(0)

@@ -96,6 +96,11 @@ impl Descriptor {
         }
     }
 
+    /// Nothing has to be given beside the name (and what it acts on): no file.
+    pub fn runs_by_its_name(&'static self) -> bool {
+        !matches!((self.build)(&PartSpec::defaults(self)), Part::Missing(_))
+    }
+
     pub(super) fn key(&self, name: &str) -> Option<&'static dyn AnyKey> {
         self.keys.iter().copied().find(|key| key.name() == name)
     }

@@ -159,6 +159,10 @@ impl Evictor {
         self.scorer.needs_received() || self.rewriter.as_ref().is_some_and(|rewriter| rewriter.needs_received())
     }
 
+    pub fn needs_inputs(&self) -> bool {
+        self.scorer.needs_inputs()
+    }
+
     pub fn history(&self) -> usize {
         self.scorer.history()
     }

@@ -153,6 +153,10 @@ pub trait Scorer: Send + Sync {
     fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
         Ok(())
     }
+    /// The scorer reads [`LayerView::inputs`], which are gathered while the prompt is read.
+    fn needs_inputs(&self) -> bool {
+        false
+    }
     /// Rows of the past that [`LayerView::above_average`] will be asked about.
     fn history(&self) -> usize {
         0

@@ -65,6 +65,10 @@ impl Scorer for Protect {
         self.scorer.window(prompt)
     }
 
+    fn needs_inputs(&self) -> bool {
+        self.scorer.needs_inputs()
+    }
+
     fn history(&self) -> usize {
         self.scorer.history()
     }

@@ -5,9 +5,9 @@ use super::descriptor::Descriptor;
 use super::storage::{akvq, kivi, plain, think, wkvquant, zipcache};
 use super::{
     actqkv, block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, delta, dropkv, duo,
-    entropychunkkv, expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzip,
-    lagkv, laq, leverage, magicpig, merge, noncausal, observed, oracle, predictor, protect, qfilter, quest, random,
-    razor, rerotate, scissorhands, scope, simlayer, snapkv, streaming, taskkv, tidal, tova, vatp, window,
+    entropychunkkv, expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzap,
+    kvzip, lagkv, laq, leverage, magicpig, merge, noncausal, observed, oracle, predictor, protect, qfilter, quest,
+    random, razor, rerotate, scissorhands, scope, simlayer, snapkv, streaming, taskkv, tidal, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
@@ -31,6 +31,7 @@ pub static POLICIES: &[&Descriptor] = &[
     &noncausal::POLICY,
     &compactor::POLICY,
     &kvzip::POLICY,
+    &kvzap::POLICY,
     &kvcompose::POLICY,
     &laq::POLICY,
     &oracle::POLICY,

@@ -96,6 +96,9 @@ impl LayerView for Subset<'_> {
         let all = self.whole.above_average(head, rows);
         self.slots[head / self.group()].iter().map(|&slot| all[slot as usize]).collect()
     }
+    fn inputs(&self) -> &[f32] {
+        self.whole.inputs()
+    }
     fn offsets(&self, kv_head: usize) -> &[f32] {
         self.offsets[kv_head].get_or_init(|| match self.whole.offsets(kv_head) {
             [] => Vec::new(),

@@ -36,6 +36,8 @@ pub struct Layer {
     pub output: Vec<Vec<f32>>,
     /// [kv heads][n]; empty where nothing is added to logits.
     pub offsets: Vec<Vec<f32>>,
+    /// [P · hidden]; empty where a test does without.
+    pub inputs: Vec<f32>,
     /// What has been looked at: rows back from the newest query, and column sums.
     pub asked_rows: Cell<usize>,
     pub asked_received: Cell<bool>,
@@ -70,6 +72,7 @@ impl Layer {
             turns: vec![0.0; dim / 2],
             output: Vec::new(),
             offsets: Vec::new(),
+            inputs: Vec::new(),
             asked_rows: Cell::new(0),
             asked_received: Cell::new(false),
             asked_history: Cell::new(0),
@@ -337,6 +340,9 @@ impl LayerView for Layer {
             hits.iter_mut().zip(&row).take(seen).for_each(|(hit, a)| *hit += (*a >= 1.0 / seen as f32) as u32);
         }
         hits
+    }
+    fn inputs(&self) -> &[f32] {
+        &self.inputs
     }
     fn offsets(&self, kv_head: usize) -> &[f32] {
         self.offsets.get(kv_head).map_or(&[], |offsets| offsets.as_slice())

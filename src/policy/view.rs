@@ -47,6 +47,9 @@ pub trait LayerView {
     /// In how many of the newest `rows` rows of query head `head` each slot received at least the average, 1 / slots
     /// that the row's query sees [n]. As many rows as [`Scorer::history`](super::part::Scorer::history) asks for.
     fn above_average(&self, head: usize, rows: usize) -> Vec<u32>;
+    /// What the layer's attention was given at every position of the prompt, its norm applied [P, hidden]. After the
+    /// prompt, and only where [`Scorer::needs_inputs`](super::part::Scorer::needs_inputs) says so; else empty.
+    fn inputs(&self) -> &[f32];
     /// What is added to every logit on the held slots, nats [n]; empty where nothing is.
     fn offsets(&self, kv_head: usize) -> &[f32];
     /// Queries of head `head` at positions `rows` after rope (and after QK-norm) [rows, D]. After the prompt only.

@@ -1,0 +1,115 @@
+//! KVzap: a small network tells from what a layer's attention is given how KVzip+ would rate the entry (2026, arXiv
+//! 2601.07891).
+//!
+//! Score of entry t for each kv head: the layer's gate at the prompt's t-th input (after the attention's norm), a log of
+//! KVzip+'s score. The highest stay up to the budget; or, with `threshold`, all entries from it on, and the `recent`
+//! newest (128, as DMS delays its decisions): then how much stays depends on the text. Once, after the prompt.
+//!
+//! `file` names the model's gates as their authors publish them: `layers.N.weight` and `layers.N.bias` [kv heads, hidden],
+//! or `layers.N.0` and `layers.N.2` with GELU between. There are none for the models fetched here; without a file the
+//! policy is refused, and `kvzip:plus=on` is what such gates imitate.
+
+use super::amount::Amount;
+use super::descriptor::{Descriptor, Family, Paper};
+use super::gate::Gates;
+use super::key::{Auto, Count, File, Key, Real};
+use super::part::{LayerView, Moment, Part, Scorer, Scores};
+
+static FILE: Key<Auto<File>> =
+    Key::new("file", "gates of the model, a safetensors file", Auto(File, "none: refused"), None);
+static THRESHOLD: Key<Auto<Real>> = Key::new(
+    "threshold",
+    "score from which entries stay, instead of the budget",
+    Auto(Real(-1000.0, 1000.0), "the budget decides"),
+    None,
+);
+static RECENT: Key<Count> =
+    Key::new("recent", "newest entries that a threshold does not touch", Count(0, 1_000_000), 128);
+
+pub static POLICY: Descriptor = Descriptor {
+    name: "kvzap",
+    family: Family::Scorer,
+    idea: "a learned gate foresees what KVzip+ would keep (needs the model's gates)",
+    paper: Some(Paper { title: "KVzap: Fast, Adaptive, and Faithful KV Cache Pruning", arxiv: "2601.07891" }),
+    budget: Some(Amount::percent(50)),
+    keys: &[&FILE, &THRESHOLD, &RECENT],
+    build: |spec| {
+        let Some(path) = spec.get(&FILE) else {
+            return Part::Missing("needs gates trained for the model: `file=gates.safetensors`".into());
+        };
+        match Gates::read(&path) {
+            Ok(gates) => {
+                Part::scorer(KvZap { gates, threshold: spec.get(&THRESHOLD), recent: spec.get(&RECENT) as usize })
+            }
+            Err(why) => Part::Missing(why),
+        }
+    },
+};
+
+struct KvZap {
+    gates: Gates,
+    threshold: Option<f64>,
+    recent: usize,
+}
+
+impl Scorer for KvZap {
+    fn decodes(&self) -> bool {
+        false
+    }
+
+    fn needs_inputs(&self) -> bool {
+        true
+    }
+
+    fn fits(&self, layers: usize, kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+        self.gates.fits(layers, kv_heads)
+    }
+
+    fn score(&self, at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
+        let (read, heads) = (view.seen() as usize, view.kv_heads());
+        let said = self.gates.of(at.layer, view.inputs(), read)?;
+        let of = |kv_head: usize| view.positions(kv_head).iter().map(|&p| said[p as usize * heads + kv_head]).collect();
+        let scores = Scores::free((0..heads).map(of).collect());
+        let Some(threshold) = self.threshold else { return Some(scores) };
+        let scores = scores.keep_newest(self.recent);
+        let stays = |(values, forced): (&Vec<f32>, &Vec<bool>)| {
+            values.iter().zip(forced).filter(|(value, forced)| **forced || **value as f64 >= threshold).count().max(1)
+        };
+        let own = scores.values.iter().zip(&scores.forced).map(stays).collect();
+        Some(Scores { own: Some(own), ..scores })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::Policy;
+    use crate::policy::gate::tests::file;
+    use crate::policy::testing::{Layer, after_prompt, toy};
+
+    /// The gate says the first of two inputs; entry t was given (t mod 4, 0).
+    fn zapped() -> (Layer, tempfile::NamedTempFile) {
+        let inputs = (0..6).flat_map(|t| [(t % 4) as f32, 0.0]).collect();
+        let gates = file(&[("layers.0.weight", &[1, 2], &[1.0, 5.0]), ("layers.0.bias", &[1], &[-1.0])]);
+        (Layer { inputs, ..toy() }, gates)
+    }
+
+    #[test]
+    fn the_gate_rates_what_the_attention_was_given() {
+        let (layer, gates) = zapped();
+        let path = gates.path().display();
+        // scores −1 0 1 2 −1 0
+        assert_eq!(after_prompt(&format!("kvzap@3:file={path}"), &layer), [[2, 3, 5]]);
+        assert_eq!(after_prompt(&format!("kvzap:file={path},threshold=1,recent=1"), &layer), [[2, 3, 5]]);
+        assert_eq!(after_prompt(&format!("kvzap:file={path},threshold=-0.5,recent=0"), &layer), [[1, 2, 3, 5]]);
+    }
+
+    #[test]
+    fn without_weights_it_is_refused() {
+        let refused = |spec: &str| Policy::parse(spec).unwrap_err().to_string();
+        assert!(refused("kvzap@50%").contains("needs gates"), "{}", refused("kvzap@50%"));
+        assert!(refused("kvzap:file=/nowhere.safetensors").contains("cannot use"));
+        let (_, gates) = zapped();
+        let policy = Policy::parse(&format!("kvzap:file={}", gates.path().display())).unwrap();
+        assert!(policy.fits(30, 3, 64).is_err() && policy.fits(1, 1, 4).is_ok() && policy.needs_inputs());
+    }
+}
