@@ -31,7 +31,7 @@ fn budgets() -> impl Strategy<Value = String> {
 }
 
 /// It has a budget of its own, and what is over it leaves.
-pub fn evicts_alone(policy: &Descriptor) -> bool {
+pub fn evicts_alone(policy: &'static Descriptor) -> bool {
     policy.budget.is_some() && policy.family != Family::Reader && policy.runs_by_its_name()
 }
 
