@@ -103,7 +103,7 @@ impl Reader for Predictor {
     fn start(&self, setting: Setting, lane: &dyn LaneView) -> Vec<Box<dyn HeadReader>> {
         let mut heads = vec![vec![vec![VecDeque::new(); setting.group]; setting.layers]; setting.kv_heads];
         let rows = setting.prompt - self.window(setting.prompt)..setting.prompt;
-        for layer in self.dense..setting.layers {
+        (self.dense..setting.layers).for_each(|layer| {
             lane.layer(layer, &mut |view| {
                 for head in 0..setting.kv_heads * setting.group {
                     let positions = view.positions(head / setting.group);
@@ -114,7 +114,7 @@ impl Reader for Predictor {
                         .collect();
                 }
             });
-        }
+        });
         let head = |layers| {
             let (prompt, budget) = (setting.prompt, setting.budget);
             Box::new(HeadPredictor { own: self.clone(), prompt, budget, layers }) as Box<dyn HeadReader>

@@ -213,7 +213,7 @@ proptest! {
             if step == 3 {
                 // an evictor beside them
                 let newest = layer.newest;
-                let stay = |p: &u32| p % drop > 0 || *p == newest;
+                let stay = |p: &u32| !p.is_multiple_of(drop) || *p == newest;
                 let slots = layer.held[0].iter().enumerate().filter(|(_, p)| stay(p)).map(|(slot, _)| slot as u32).collect();
                 let mut kept: Vec<Vec<u32>> = layer.held.iter().map(|held| (0..held.len() as u32).collect()).collect();
                 kept[0] = slots;

@@ -21,6 +21,7 @@ pub fn line(reads: &Reads, width: usize) -> String {
         format!("{share} held, {covers}, {worst}"),
         format!("{share} held, {covers}"),
         format!("{share}, {covers}"),
+        format!("reads {}, {covers}", percent(reads.share())),
         share,
     ];
     longest_first.into_iter().find(|words| words.chars().count() <= width).unwrap_or_default()
@@ -42,6 +43,7 @@ mod tests {
         let whole = "reads 25 % of 800 B held (50 B of it to choose by), covers 75 % of the mass, 50 % at worst";
         assert_eq!(line(&reads, 100), whole);
         assert_eq!(line(&reads, 50), "reads 25 % of 800 B held, covers 75 % of the mass");
+        assert_eq!(line(&reads, 40), "reads 25 %, covers 75 % of the mass");
         assert_eq!(line(&reads, 20), "reads 25 % of 800 B");
         assert_eq!(line(&reads, 5), "");
         reads.covered = vec![f32::NAN];

@@ -199,7 +199,7 @@ mod tests {
         let (mut outputs, mut covered) = (Vec::new(), vec![Vec::new(); HEADS]);
         let end = (PROMPT - PROMPT % rule.gamma as usize).saturating_sub(128);
         for p in 0..PROMPT {
-            for head in 0..HEADS {
+            for (head, covered) in covered.iter_mut().enumerate() {
                 let leader = p - p % rule.gamma as usize;
                 let dense = rule.repair != Repair::Off && (p >= end || p == leader);
                 let (mut output, mass) = attend(head, p, !dense);
@@ -208,7 +208,7 @@ mod tests {
                     output.iter_mut().zip(gained).zip(lost).for_each(|((x, g), l)| *x += g - l);
                 }
                 outputs.extend(output);
-                covered[head].push(mass);
+                covered.push(mass);
             }
         }
         (outputs, covered)
