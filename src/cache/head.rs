@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use super::{KvType, Strand};
+use super::{Holds, KvType, Strand};
 use crate::backend::cpu::simd::{Cell, vectorized};
 
 /// Slots per key tile.
@@ -49,9 +49,14 @@ impl<T: Cell> Cells<T> {
         T::put(value, values);
     }
 
-    fn resize(&mut self, slots: usize, dim: usize) {
-        self.keys.resize(slots * dim, T::default());
-        self.values.resize(slots * dim, T::default());
+    fn put_value(&mut self, slot: usize, dim: usize, value: &[f32]) {
+        T::put(value, &mut self.values[slot * dim..(slot + 1) * dim]);
+    }
+
+    fn resize(&mut self, slots: usize, dim: usize, holds: Holds) {
+        let slots_if = |held| if held { slots * dim } else { 0 };
+        self.keys.resize(slots_if(holds == Holds::KeysAndValues), T::default());
+        self.values.resize(slots_if(holds != Holds::Nothing), T::default());
         self.keys.shrink_to_fit();
         self.values.shrink_to_fit();
     }
@@ -67,7 +72,13 @@ impl<T: Cell> Cells<T> {
     /// Moves slots `from..from + len` to `to..`, to ≤ from.
     #[inline(always)]
     fn shift(&mut self, from: usize, to: usize, len: usize, dim: usize) {
+        if self.values.is_empty() {
+            return;
+        }
         self.values.copy_within(from * dim..(from + len) * dim, to * dim);
+        if self.keys.is_empty() {
+            return;
+        }
         let (head, body) = (len.min(to.next_multiple_of(TILE) - to), (to + len) / TILE * TILE);
         (0..head).for_each(|i| self.move_key(from + i, to + i, dim));
         // Whole tiles: the 16 slots of a channel come from two neighbouring tiles. Both are read where the slots would
@@ -105,6 +116,7 @@ pub struct HeadCache {
     /// Original positions, ascending [n].
     pub positions: Vec<u32>,
     pub columns: Columns,
+    holds: Holds,
     /// Added to every logit on a slot, nats [n]; empty where nothing is.
     pub offsets: Vec<f32>,
     /// Column sums of attention since the start, per query head of the group [group][capacity].
@@ -123,6 +135,11 @@ pub enum Saved {
 
 impl HeadCache {
     pub fn new(kind: KvType, dim: usize, group: usize) -> Self {
+        Self::holding(Holds::KeysAndValues, kind, dim, group)
+    }
+
+    /// Without the columns that another layer has.
+    pub fn holding(holds: Holds, kind: KvType, dim: usize, group: usize) -> Self {
         let columns = match kind {
             KvType::F32 => Columns::F32(Cells::default()),
             KvType::F16 => Columns::F16(Cells::default()),
@@ -133,6 +150,7 @@ impl HeadCache {
             dim,
             positions: Vec::new(),
             columns,
+            holds,
             offsets: Vec::new(),
             received: empty.clone(),
             row: empty,
@@ -159,18 +177,22 @@ impl HeadCache {
 
     fn set_capacity(&mut self, slots: usize) {
         self.capacity = slots;
-        let dim = self.dim;
-        with_cells!(&mut self.columns, cells => cells.resize(slots, dim));
+        let (dim, holds) = (self.dim, self.holds);
+        with_cells!(&mut self.columns, cells => cells.resize(slots, dim, holds));
         for sums in self.received.iter_mut().chain(&mut self.row) {
             sums.resize(slots);
         }
         self.positions.reserve_exact(slots.saturating_sub(self.positions.len()));
     }
 
-    /// Appends one slot; `reserve` must have made room.
+    /// Appends one slot; `reserve` must have made room. What the cache does not hold is not looked at.
     pub fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
         let (slot, dim) = (self.len(), self.dim);
-        with_cells!(&mut self.columns, cells => cells.put(slot, dim, key, value));
+        match self.holds {
+            Holds::KeysAndValues => with_cells!(&mut self.columns, cells => cells.put(slot, dim, key, value)),
+            Holds::Values => with_cells!(&mut self.columns, cells => cells.put_value(slot, dim, value)),
+            Holds::Nothing => {}
+        }
         for sums in self.received.iter_mut().chain(&mut self.row) {
             sums[slot] = 0.0;
         }
@@ -212,14 +234,16 @@ impl HeadCache {
 
     /// A copy of the listed slots only; the rest is never copied.
     pub fn gather(&self, keep: &[u32]) -> Self {
-        let mut copy = Self { positions: Vec::new(), ..Self::new(self.kind(), self.dim, self.received.len()) };
+        let mut copy = Self::holding(self.holds, self.kind(), self.dim, self.received.len());
         copy.reserve(keep.len() + 1);
         let (mut key, mut value) = (vec![0.0; self.dim], vec![0.0; self.dim]);
         for (to, &from) in keep.iter().enumerate() {
             let from = from as usize;
             with_cells!(&self.columns, cells => {
-                cells.key(from, self.dim, &mut key);
-                for (x, cell) in value.iter_mut().zip(&cells.values[from * self.dim..]) {
+                if self.holds == Holds::KeysAndValues {
+                    cells.key(from, self.dim, &mut key);
+                }
+                for (x, cell) in value.iter_mut().zip(cells.values.get(from * self.dim..).unwrap_or_default()) {
                     *x = cell.get();
                 }
             });
@@ -237,7 +261,7 @@ impl HeadCache {
         copy
     }
 
-    /// New keys and values [n, D] of all slots; `None` leaves them.
+    /// New keys and values [n, D] of all slots; `None` leaves them. Only where both are held.
     pub fn overwrite(&mut self, keys: Option<&[f32]>, values: Option<&[f32]>) {
         let (old_keys, old_values) = (self.keys(), self.values());
         let (keys, values) = (keys.unwrap_or(&old_keys), values.unwrap_or(&old_values));
@@ -284,8 +308,11 @@ impl HeadCache {
         }
     }
 
-    /// Keys after rope [n, D].
+    /// Keys after rope [n, D]; empty where none are held.
     pub fn keys(&self) -> Vec<f32> {
+        if self.holds != Holds::KeysAndValues {
+            return Vec::new();
+        }
         let mut out = vec![0.0; self.len() * self.dim];
         with_cells!(&self.columns, cells => {
             for (slot, row) in out.chunks_exact_mut(self.dim).enumerate() {
@@ -295,21 +322,30 @@ impl HeadCache {
         out
     }
 
-    /// Values [n, D].
+    /// Values [n, D]; empty where none are held.
     pub fn values(&self) -> Vec<f32> {
-        let n = self.len() * self.dim;
+        let n = if self.holds == Holds::Nothing { 0 } else { self.len() * self.dim };
         with_cells!(&self.columns, cells => cells.values[..n].iter().map(|c| c.get()).collect())
+    }
+
+    /// Of keys and values, how many are held.
+    fn sides(&self) -> usize {
+        match self.holds {
+            Holds::KeysAndValues => 2,
+            Holds::Values => 1,
+            Holds::Nothing => 0,
+        }
     }
 
     /// Bytes of the live keys and values.
     pub fn live_bytes(&self) -> u64 {
-        (2 * self.len() * self.dim * self.kind().bytes()) as u64
+        (self.sides() * self.len() * self.dim * self.kind().bytes()) as u64
     }
 
     /// Bytes allocated: keys, values, positions and sums, spare room included.
     pub fn allocated_bytes(&self) -> u64 {
         let sums = 2 * self.received.len() * self.capacity * size_of::<f32>();
-        (2 * self.capacity * self.dim * self.kind().bytes() + sums + self.positions.capacity() * 4) as u64
+        (self.sides() * self.capacity * self.dim * self.kind().bytes() + sums + self.positions.capacity() * 4) as u64
     }
 }
 
@@ -371,6 +407,33 @@ mod tests {
         assert_eq!((cache.keys(), cache.values()), (keys, new.clone()));
         cache.overwrite(Some(&values), None);
         assert_eq!((cache.keys(), cache.values()), (values, new));
+    }
+
+    #[test]
+    fn what_is_not_held_takes_no_bytes_and_the_rest_is_as_ever() {
+        let keep = [0, 2, 3, 40, 41, 59];
+        let all = filled(KvType::F16, 60);
+        for (holds, sides) in [(Holds::Values, 1), (Holds::Nothing, 0)] {
+            let mut cache = HeadCache::holding(holds, KvType::F16, 4, 2);
+            cache.reserve(60);
+            let values = all.values();
+            for (p, value) in (0..60).zip(values.chunks(4)) {
+                cache.append(p, &[], value);
+                cache.received[1][p as usize] = p as f32;
+            }
+            let mut gathered = cache.gather(&keep);
+            cache.retain(&keep);
+            for cache in [&cache, &gathered] {
+                assert_eq!((&cache.positions[..], cache.live_bytes()), (&keep[..], sides * 6 * 4 * 2));
+                assert_eq!((cache.keys(), cache.received[1][4]), (Vec::new(), 41.0));
+                let held = if sides == 1 { all.gather(&keep).values() } else { Vec::new() };
+                assert_eq!(cache.values(), held);
+            }
+            let saved = gathered.save(false);
+            gathered.truncate(1);
+            gathered.restore(&saved);
+            assert_eq!((gathered.values(), gathered.len()), (cache.values(), 6));
+        }
     }
 
     #[test]

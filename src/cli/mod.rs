@@ -1,5 +1,6 @@
 //! One subcommand a file: arguments in, text or JSON out.
 
+mod analyze;
 mod args;
 mod bench;
 mod compare;
@@ -45,6 +46,7 @@ enum Command {
     Run(Box<run::Args>),
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
+    Analyze(Box<analyze::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
     Export(export::Args),
@@ -81,6 +83,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Run(args) => run::run(*args),
         Command::Trace(args) => trace::run(*args),
         Command::Compare(args) => compare::run(*args),
+        Command::Analyze(args) => analyze::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Export(args) => export::run(args),
@@ -108,6 +111,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         }
         Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Compare(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.screen.view, &mut args.screen.mouse),
         _ => {}

@@ -41,6 +41,8 @@ pub struct Core {
     /// Mean cosine over the prompt between the residual stream before and after each attention [layers]; empty
     /// where no policy asks for it.
     pub(super) cosines: Vec<f32>,
+    /// Take them whatever the policies ask for.
+    pub take_cosines: bool,
     pub probes: Probes,
 }
 
@@ -73,6 +75,7 @@ impl Core {
             queries_budget,
             tokenizer,
             cosines: Vec::new(),
+            take_cosines: false,
             backend,
             decoder,
             specs,
@@ -95,6 +98,16 @@ impl Core {
 
     pub fn backend(&mut self) -> &mut dyn Backend {
         &mut *self.backend
+    }
+
+    /// How far each layer's attention turns the residual stream: see [`Core::take_cosines`].
+    pub fn cosines(&self) -> &[f32] {
+        &self.cosines
+    }
+
+    /// Rope of layer `l`: channel pair i of position p is turned by p · turns[i] radians [D / 2].
+    pub fn turns(&self, layer: usize) -> &[f32] {
+        self.decoder.turns(layer)
     }
 
     pub fn prompt_ids(&self) -> &Arc<[u32]> {
@@ -331,6 +344,7 @@ impl Lane {
             kept: Arc::default(),
             shift: 0,
             history: History::default(),
+            shared: None,
             born,
             logits,
         }

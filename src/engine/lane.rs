@@ -7,6 +7,7 @@ use super::history::History;
 use super::sampler::Sampler;
 use crate::backend::CacheId;
 use crate::policy::Policy;
+use crate::policy::sharing::Shared;
 use crate::probe::distribution::Logits;
 
 /// What a lane is asked to be.
@@ -31,6 +32,8 @@ pub struct Lane {
     pub shift: u32,
     /// Rows of the past, where its policy counts them.
     pub(super) history: History,
+    /// How its layers share, where they do.
+    pub shared: Option<Arc<Shared>>,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
     /// Of the last pass.

@@ -1,4 +1,5 @@
-//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads.
+//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads, or whose
+//! layers share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use super::lane::{Lane, LaneSpec};
 use super::travel::Keyframe;
 use crate::backend::{CacheId, Row};
 use crate::policy::Policy;
+use crate::policy::sharing::Shared;
 use crate::probe::distribution::Logits;
 
 /// What reading the prompt left behind, beside the cache.
@@ -27,6 +29,8 @@ struct Own {
     cache: CacheId,
     logits: Arc<Logits>,
     history: History,
+    shift: u32,
+    shared: Option<Arc<Shared>>,
     read: PromptRead,
 }
 
@@ -45,7 +49,7 @@ impl Core {
         let cache = self.backend.cache();
         self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
         let mut stats = PromptStats::default();
-        let wants_cosines = self.specs.iter().any(|spec| spec.policy.needs_cosines());
+        let wants_cosines = self.take_cosines || self.specs.iter().any(|spec| spec.policy.needs_cosines());
         let mut cosines = wants_cosines.then(|| Cosines::new(self.config().layers.len()));
         let mut read = 0;
         for chunk in ids.chunks(self.max_rows) {
@@ -122,18 +126,16 @@ impl Core {
         self.lanes[0].logits = logits.clone();
         let mut reads = vec![None];
         for spec in self.specs.clone().iter().skip(1) {
-            reads.push(match spec.policy.block() {
-                None => {
+            reads.push(match spec.policy.reads_alone() {
+                false => {
                     self.open_on(spec, cache, logits.clone())?;
                     None
                 }
-                Some(block) => {
-                    let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
-                    self.evict(&spec.policy, 0, own.cache, 0)?;
-                    let shift = self.shift(&spec.policy, own.cache);
-                    let lane = Lane::new(spec, own.cache, 0, own.logits);
-                    self.lanes.push(Lane { shift, history: own.history, ..lane });
-                    Some(own.read)
+                true => {
+                    let Some(own) = self.read_alone(&spec.policy, between)? else { return Ok(None) };
+                    let Own { cache, logits, history, shift, shared, read } = own;
+                    self.lanes.push(Lane { shift, history, shared, ..Lane::new(spec, cache, 0, logits) });
+                    Some(read)
                 }
             });
         }
@@ -161,16 +163,24 @@ impl Core {
         Ok(())
     }
 
-    /// Reads the prompt `block` tokens at a time into a cache that is cut after each of them.
-    fn read_in_blocks(
+    /// Reads the prompt into a cache of its own, whose layers are wired and which is cut as the policy says. Nothing is
+    /// left of it where that was given up.
+    fn read_alone(
         &mut self,
         policy: &Policy,
-        block: usize,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
+        let shared = match policy.sharing() {
+            None => None,
+            Some(_) => match self.wire(policy, between)? {
+                None => return Ok(None),
+                shared => shared.map(Arc::new),
+            },
+        };
         let cache = self.backend.cache();
+        shared.iter().for_each(|shared| self.backend.wire(cache, &shared.wiring));
         self.backend.shelve_queries(0);
-        let own = self.read_cutting(policy, block, cache, between);
+        let own = self.read_cutting(policy, cache, shared, between);
         self.backend.restore_queries();
         if !matches!(own, Ok(Some(_))) {
             self.backend.free(cache);
@@ -181,14 +191,14 @@ impl Core {
     fn read_cutting(
         &mut self,
         policy: &Policy,
-        block: usize,
         cache: CacheId,
+        shared: Option<Arc<Shared>>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
         let prompt = self.prompt.clone();
         let (mut stats, mut read) = (PromptStats::default(), 0);
         let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
-        for block in prompt.chunks(block.min(self.max_rows)) {
+        for block in prompt.chunks(policy.block().map_or(self.max_rows, |block| block.min(self.max_rows))) {
             if let Pause::Stop = self.read_rows(block, read, cache, None, between)? {
                 return Ok(None);
             }
@@ -204,7 +214,10 @@ impl Core {
             }
         }
         let history = self.prompt_history(policy, cache)?;
-        Ok(Some(Own { cache, logits, history, read: PromptRead { stats, lens } }))
+        // While the queries kept are this lane's.
+        self.evict(policy, 0, cache, 0)?;
+        let shift = self.shift(policy, cache);
+        Ok(Some(Own { cache, logits, history, shift, shared, read: PromptRead { stats, lens } }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

@@ -8,7 +8,7 @@ use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
-use crate::cache::{Columns, HeadCache, Saved};
+use crate::cache::{HeadCache, Saved};
 use crate::probe::distribution::Logits;
 
 /// Steps between two keyframes.
@@ -32,11 +32,7 @@ struct LaneState {
 }
 
 fn head_bytes(head: &HeadCache) -> u64 {
-    let cell = match head.columns {
-        Columns::F32(_) => 4,
-        Columns::F16(_) | Columns::BF16(_) => 2,
-    };
-    (head.len() * (2 * head.dim * cell + 8 * head.row.len())) as u64
+    head.live_bytes() + (head.len() * 8 * head.row.len()) as u64
 }
 
 impl Keyframe {
@@ -163,10 +159,10 @@ impl Core {
         let Some(from) = self.lanes.get(lane as usize) else { return Err(EngineError::NoLane { lane, lanes }) };
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
-        let (shift, history) = (from.shift, from.history.clone());
+        let (shift, history, shared) = (from.shift, from.history.clone(), from.shared.clone());
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
-        self.lanes.push(Lane { fed, next, kept, shift, history, ..Lane::new(&spec, own, self.step, logits) });
+        self.lanes.push(Lane { fed, next, kept, shift, history, shared, ..Lane::new(&spec, own, self.step, logits) });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
 use super::evictor::{Evictor, Wrapper};
 use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores};
 use super::select::ties;
+use super::sharing::Sharing;
 use super::spec::Spec;
 
 /// What a lane's cache holds. Cheap to clone.
@@ -16,6 +18,7 @@ pub struct Policy {
     spec: Spec,
     /// One after the other: the second sees what the first left.
     evictors: Vec<Evictor>,
+    sharing: Option<Arc<dyn Sharing>>,
 }
 
 /// What one layer keeps, and why.
@@ -42,6 +45,7 @@ impl Policy {
         let whole = spec.to_string();
         let mut evictors = Vec::new();
         let mut wrappers: Vec<Wrapper> = Vec::new();
+        let mut sharing: Option<(Arc<dyn Sharing>, &'static str)> = None;
         let (mut at, parts) = (0, spec.parts());
         for part in parts {
             let name = part.policy().name;
@@ -56,6 +60,12 @@ impl Policy {
                     let help = format!("`attnscope policies` lists the keys of `{name}`");
                     return refuse(Problem::Missing { policy: name, what }, help);
                 }
+                Part::Sharing(wires) => {
+                    if let Some((_, first)) = sharing.replace((wires, name)) {
+                        let help = "one part wires the layers; run the other as a lane of its own".into();
+                        return refuse(Problem::BothDecide { first, second: name }, help);
+                    }
+                }
                 Part::Scorer(scorer) => {
                     let evictor = Evictor::new(scorer, part.budget(), std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
@@ -69,7 +79,7 @@ impl Policy {
             let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
             return Err(SpecError::new(&whole, (*at, name.len()), Problem::NothingBehind(name), help));
         }
-        Ok(Self { spec, evictors })
+        Ok(Self { spec, evictors, sharing: sharing.map(|(sharing, _)| sharing) })
     }
 
     /// In normal form.
@@ -97,7 +107,17 @@ impl Policy {
         self.evictors[stage].schedule()
     }
 
-    /// The lane reads the prompt on its own, so many tokens at a time, and is cut after each of these blocks.
+    /// Layers share: they are wired before the lane reads the prompt.
+    pub fn sharing(&self) -> Option<&dyn Sharing> {
+        self.sharing.as_deref()
+    }
+
+    /// The lane reads the prompt on its own: what it computes there differs from lane 0's.
+    pub fn reads_alone(&self) -> bool {
+        self.sharing.is_some() || self.block().is_some()
+    }
+
+    /// Tokens of the prompt after which the lane is cut while it reads.
     pub fn block(&self) -> Option<usize> {
         self.evictors.iter().filter_map(|e| e.schedule().block()).min()
     }

@@ -38,6 +38,8 @@ pub enum Family {
     Budget,
     /// Changes how or when what stands behind it acts.
     Wrapper,
+    /// Layers use each other's caches or maps.
+    Sharing,
 }
 
 impl Family {
@@ -47,6 +49,7 @@ impl Family {
             Self::Scorer => 'S',
             Self::Budget => 'B',
             Self::Wrapper => 'W',
+            Self::Sharing => 'X',
         }
     }
 
@@ -56,6 +59,7 @@ impl Family {
             Self::Scorer => "scorer",
             Self::Budget => "budget",
             Self::Wrapper => "wrapper",
+            Self::Sharing => "sharing",
         }
     }
 }
@@ -73,6 +77,7 @@ impl Descriptor {
             Part::Full => "never",
             Part::Scorer(scorer) => scorer.schedule().words(),
             Part::Schedule(schedule) => schedule.words(),
+            Part::Sharing(_) => "from the prompt on",
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
                 "with what it wraps"
             }

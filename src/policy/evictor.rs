@@ -79,7 +79,7 @@ impl Evictor {
                     evictor.rewriter = Some(rewriter);
                 }
                 Part::Around(around) => evictor.scorer = around(evictor.scorer),
-                Part::Full | Part::Scorer(_) | Part::Missing(_) => {}
+                Part::Full | Part::Scorer(_) | Part::Sharing(_) | Part::Missing(_) => {}
             }
         }
         evictor.allocators.sort_by_key(|allocator| allocator.level());

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::amount::Amount;
+use super::sharing::Sharing;
 pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
 
 /// When a scorer is asked.
@@ -275,6 +276,8 @@ pub enum Part {
     Schedule(Schedule),
     /// Turns the scorer into another one, before anything else acts on it.
     Around(Arc<Around>),
+    /// Wires layers to each other; scorers act on what is left.
+    Sharing(Arc<dyn Sharing>),
     /// What the part cannot do without and did not get, as the user should read it.
     Missing(String),
 }
@@ -298,6 +301,10 @@ impl Part {
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {
         Self::Chooser(Arc::new(chooser))
+    }
+
+    pub fn sharing(sharing: impl Sharing + 'static) -> Self {
+        Self::Sharing(Arc::new(sharing))
     }
 
     pub fn around<S: Scorer + 'static>(wrap: impl Fn(Arc<dyn Scorer>) -> S + Send + Sync + 'static) -> Self {

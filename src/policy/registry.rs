@@ -3,13 +3,14 @@
 use super::budget::{adakv, perlayer, pyramid};
 use super::descriptor::Descriptor;
 use super::{
-    block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, entropychunkkv, expected,
-    fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvzip, lagkv, laq, leverage, merge, noncausal,
-    observed, oracle, protect, qfilter, random, rerotate, simlayer, snapkv, streaming, tova, vatp, window,
+    block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, echoatt, entropychunkkv,
+    expected, fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvsharer, kvzip, lagkv, laq, leverage,
+    merge, noncausal, observed, oracle, protect, qfilter, random, rerotate, sharedattention, simlayer, snapkv,
+    streaming, tie, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
-/// acts on those: budgets, wrappers.
+/// acts on those: budgets, wrappers; then layers that share.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
@@ -53,6 +54,10 @@ pub static POLICIES: &[&Descriptor] = &[
     &decoding::POLICY,
     &merge::POLICY,
     &rerotate::POLICY,
+    &tie::POLICY,
+    &kvsharer::POLICY,
+    &sharedattention::POLICY,
+    &echoatt::POLICY,
 ];
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {

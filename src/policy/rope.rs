@@ -20,7 +20,7 @@ pub(super) fn plain_queries(view: &dyn LayerView, head: usize, rows: Range<u32>)
 }
 
 /// Undoes the rotation of each row of `x` [n, dim] at its position.
-fn turn_back(x: &mut [f32], dim: usize, turns: &[f32], positions: impl Iterator<Item = u32>) {
+pub(crate) fn turn_back(x: &mut [f32], dim: usize, turns: &[f32], positions: impl Iterator<Item = u32>) {
     for (row, position) in x.chunks_exact_mut(dim).zip(positions) {
         let (a, b) = row.split_at_mut(turns.len());
         for ((a, b), turn) in a.iter_mut().zip(b).zip(turns) {

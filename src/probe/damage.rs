@@ -32,6 +32,26 @@ pub fn output_error(row: &[f32], values: &[f32], held: &[bool]) -> (f64, f64) {
     (error, length)
 }
 
+/// The same where the query looks at other entries by another row: `new` (row, values) over what is `held`, its row
+/// renormalised, against `old` over everything.
+pub fn replaced_error(old: (&[f32], &[f32]), new: (&[f32], &[f32]), held: &[bool]) -> (f64, f64) {
+    let everything = vec![true; held.len()];
+    let (before, after) = (output(old.0, old.1, &everything), output(new.0, new.1, held));
+    let squares = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
+    (squares(&mut before.iter().zip(&after).map(|(b, a)| a - b)), squares(&mut before.iter().copied()))
+}
+
+/// Mean of the held values under the renormalised row [D]; NaN where it looks at nothing.
+fn output(row: &[f32], values: &[f32], held: &[bool]) -> Vec<f64> {
+    let dim = values.len().checked_div(row.len()).unwrap_or(0);
+    let (mut sum, mut mass) = (vec![0.0f64; dim], 0.0f64);
+    for ((&p, value), _) in row.iter().zip(values.chunks_exact(dim.max(1))).zip(held).filter(|(_, held)| **held) {
+        mass += p as f64;
+        sum.iter_mut().zip(value).for_each(|(sum, &v)| *sum += p as f64 * v as f64);
+    }
+    sum.iter().map(|s| s / mass).collect()
+}
+
 /// |A ∩ B| / |A ∪ B| of two ascending lists; 1 for two empty ones.
 pub fn jaccard(a: &[u32], b: &[u32]) -> f32 {
     let common = a.iter().filter(|p| b.binary_search(p).is_ok()).count();
@@ -64,6 +84,18 @@ mod tests {
         assert_eq!(output_error(&row, &values, &[true, true]).0, 0.0);
         assert!(output_error(&row, &values, &[false, false]).0.is_nan());
         assert_eq!(lost_mass(&row, &[true, true]), 0.0);
+    }
+
+    #[test]
+    fn replacing_a_row_by_itself_is_evicting() {
+        let (row, values) = ([0.5, 0.3, 0.2], [1.0, 0.0, 0.0, 2.0, -1.0, 1.0]);
+        let held = [true, false, true];
+        let (a, b) = (output_error(&row, &values, &held), replaced_error((&row, &values), (&row, &values), &held));
+        assert!((a.0 - b.0).abs() < 1e-9 && (a.1 - b.1).abs() < 1e-6, "{a:?} {b:?}");
+        // (0.5, 0.5) becomes (0, 2) where all the weight goes to the second entry
+        let (error, length) =
+            replaced_error((&[0.5, 0.5], &[1.0, 1.0, 0.0, 0.0]), (&[0.0, 1.0], &[9.0, 9.0, 0.0, 2.0]), &[true; 2]);
+        assert!((error - 2.5).abs() < 1e-9 && (length - 0.5).abs() < 1e-9);
     }
 
     #[test]

@@ -20,14 +20,7 @@ pub struct LatentBytes {
 impl LatentBytes {
     /// `keys` (before rope), `values` and `both` [keys | values]: over all `kv_heads` of `dim` channels together;
     /// `cell`: bytes of one cached number.
-    pub fn new(
-        keys: &Spectrum,
-        values: &Spectrum,
-        both: &Spectrum,
-        kv_heads: usize,
-        dim: usize,
-        cell: usize,
-    ) -> Self {
+    pub fn new(keys: &Spectrum, values: &Spectrum, both: &Spectrum, kv_heads: usize, dim: usize, cell: usize) -> Self {
         let bytes = |cells: usize| (cells * cell) as u64;
         let wide = |i: usize| keys.ranks[i].max(values.ranks[i]);
         Self {

@@ -69,7 +69,8 @@ mod tests {
         let spans = best_spans(&five(), 4, |_, _| true);
         let plain: Vec<_> = spans.iter().map(|s| (s.first, s.last, s.least)).collect();
         assert_eq!(plain, [(2, 3, 0.9), (1, 3, 0.8), (0, 3, 0.1)]);
-        let without: Vec<_> = best_spans(&five(), 4, |l, m| m != 3 && l != 3).iter().map(|s| (s.first, s.last)).collect();
+        let without: Vec<_> =
+            best_spans(&five(), 4, |l, m| m != 3 && l != 3).iter().map(|s| (s.first, s.last)).collect();
         assert_eq!(without, [(1, 2), (0, 2)]);
     }
 

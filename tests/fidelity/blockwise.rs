@@ -52,7 +52,8 @@ fn reading_in_blocks_is_feeding_token_by_token_and_cutting_now_and_then() {
 fn with_room_for_everything_it_is_full_and_back_in_time_is_exact() {
     let Some(model) = real_model("smollm2-135m") else { return };
     let ids = ids(&json(&dir().join("smollm2/d2_code.forward.json"))["token_ids"]);
-    let mut core = core(&model, Precision::Native, &["full", "blockwise:size=256+snapkv@100%", "blockwise:size=50+snapkv@40%"]);
+    let mut core =
+        core(&model, Precision::Native, &["full", "blockwise:size=256+snapkv@100%", "blockwise:size=50+snapkv@40%"]);
     read(&mut core, &ids);
     let run = |core: &mut Core| (0..4).map(|_| format!("{:?}", core.step().unwrap().lanes)).collect::<Vec<_>>();
     assert_eq!(core.lanes()[0].logits.values, core.lanes()[1].logits.values);

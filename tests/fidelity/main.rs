@@ -3,9 +3,9 @@
 //! `tests/golden` holds a selection of the reference data (chosen tokens and points of every prompt, complete kept
 //! sets); `ATTNSCOPE_GOLDEN` may name a folder with all of it in the same form.
 
+mod blockwise;
 #[path = "../common/mod.rs"]
 mod common;
-mod blockwise;
 mod forward;
 mod golden;
 mod matrix;

@@ -188,16 +188,22 @@ pub fn weigh<'a, T: Cell>(
     }
 }
 
-/// Slots `slots` (from a tile's first on) as f32, for many queries to share.
+/// Keys of `slots` (from a tile's first on) as f32, for many queries to share.
 #[inline(always)]
-pub fn widen<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
-    let tiles = slots.start * dim..slots.end.next_multiple_of(TILE) * dim;
-    let spread = |from: &[T], to: &mut Vec<f32>| {
-        to.clear();
-        to.extend(from.iter().map(|x| x.get()));
-    };
-    spread(&cells.keys[tiles], &mut wide.keys);
+pub fn widen_keys<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
+    spread(&cells.keys[slots.start * dim..slots.end.next_multiple_of(TILE) * dim], &mut wide.keys);
+}
+
+/// The same of values.
+#[inline(always)]
+pub fn widen_values<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
     spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values);
+}
+
+#[inline(always)]
+fn spread<T: Cell>(from: &[T], to: &mut Vec<f32>) {
+    to.clear();
+    to.extend(from.iter().map(|x| x.get()));
 }
 
 #[cfg(test)]
@@ -242,7 +248,7 @@ mod tests {
             with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || {
                 for from in (0..n).step_by(2 * TILE) {
                     let to = n.min(from + 2 * TILE);
-                    widen(cells, dim, from..to, &mut wide);
+                    widen_values(cells, dim, from..to, &mut wide);
                     weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide, dim, 0..dim, 0..to - from, &mut sums);
                 }
             }));

@@ -1,12 +1,13 @@
 //! Attention of many rows of one cache (prefill), with the probes on the way.
 
 use crate::backend::{Attention, Buf};
-use crate::cache::{Cells, HeadCache, TILE, with_cells};
+use crate::cache::{Cells, TILE, with_cells};
 
-use super::attend::{BLOCK, scores, weigh, widen};
+use super::attend::{BLOCK, scores, weigh, widen_keys, widen_values};
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
 use super::simd::vectorized;
 use super::softmax::{RowReductions, softmax};
+use super::sources::sources;
 
 /// Slots that a query at `position` sees: `from..to` of the ascending `positions`.
 pub fn visible(positions: &[u32], position: u32, window: Option<usize>) -> (usize, usize) {
@@ -66,8 +67,9 @@ fn many(
     let (d, group) = (exec.dim, exec.heads / exec.kv_heads);
     let first = run.first + block * QUERY_BLOCK;
     let count = QUERY_BLOCK.min(run.first + run.len - first);
-    // SAFETY: nobody changes keys, values or positions in this operation.
-    let cache: &HeadCache = unsafe { exec.caches[run.cache][attention.layer * exec.kv_heads + head / group].shared() };
+    // SAFETY: nobody changes keys, values, positions or queries in this operation.
+    let sources = unsafe { sources(exec, attention, run, head / group, qkv) };
+    let cache = sources.own;
     let stride = cache.len().next_multiple_of(TILE);
     // Rows up to a whole register block: the spare ones stay zero.
     let rows = count.next_multiple_of(BLOCK);
@@ -81,36 +83,43 @@ fn many(
         memory.resize(n, 0.0);
     }
     for (m, q) in queries.chunks_exact_mut(d).take(count).enumerate() {
-        // SAFETY: nobody writes qkv in this operation.
-        q.copy_from_slice(unsafe { &exec.buffers[qkv.0].row(first + m)[head * d..(head + 1) * d] });
+        // SAFETY: nobody writes queries in this operation.
+        q.copy_from_slice(unsafe { &sources.queries.row(first + m)[head * d..(head + 1) * d] });
     }
     let strips = || (from..end).step_by(STRIP).map(|at| (at, end.min(at + STRIP)));
-    with_cells!(&cache.columns, cells => {
+    with_cells!(&sources.keys.columns, cells => {
         for (at, to) in strips() {
             vectorized(#[inline(always)] || {
-                widen(cells, d, at..to, wide);
+                widen_keys(cells, d, at..to, wide);
                 scores(queries, rows, d, wide, 0..(to - at).div_ceil(TILE), #[inline(always)] |m, tile, s| {
                     p[m * stride + at + tile * TILE..][..TILE].copy_from_slice(s);
                 });
             });
         }
-        for m in 0..count {
-            let (lo, hi) = span(first + m);
-            let row = &mut p[m * stride..(m + 1) * stride];
-            row[from..lo].fill(0.0);
-            row[hi..].fill(0.0);
-            let position = exec.rows[first + m].position;
-            let reductions = vectorized(#[inline(always)] || {
-                let reductions = softmax(&mut row[lo..hi], &cache.positions[lo..hi], position, attention.scale, attention.softcap, cache.offsets.get(lo..hi).unwrap_or_default(), exec.recent_window);
-                received[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
+    });
+    for m in 0..count {
+        let (lo, hi) = span(first + m);
+        let row = &mut p[m * stride..(m + 1) * stride];
+        row[from..lo].fill(0.0);
+        row[hi..].fill(0.0);
+        let (position, positions) = (exec.rows[first + m].position, &cache.positions[lo..hi]);
+        let (row, offsets) = (&mut row[lo..hi], sources.keys.offsets.get(lo..hi).unwrap_or_default());
+        let reductions = vectorized(
+            #[inline(always)]
+            || {
+                let reductions =
+                    softmax(row, positions, position, attention.scale, attention.softcap, offsets, exec.recent_window);
+                received[lo..hi].iter_mut().zip(&*row).for_each(|(sum, v)| *sum += v);
                 reductions
-            });
-            put(exec, attention.layer, head, run, first + m, reductions);
-        }
-        p[count * stride..].fill(0.0);
+            },
+        );
+        put(exec, attention.layer, head, run, first + m, reductions);
+    }
+    p[count * stride..].fill(0.0);
+    with_cells!(&sources.values.columns, cells => {
         for (at, to) in strips() {
             vectorized(#[inline(always)] || {
-                widen(cells, d, at..to, wide);
+                widen_values(cells, d, at..to, wide);
                 let row = |m: usize| &p[m * stride + at..m * stride + to];
                 weigh(row, rows, wide, d, 0..d, 0..to - at, sums);
             });
@@ -161,7 +170,7 @@ pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {
         for run in exec.runs.iter().filter(|run| run.len > 1) {
             // SAFETY: one thread per head; sums of different heads are different vectors.
             unsafe {
-                let cache: &HeadCache = exec.caches[run.cache][layer * exec.kv_heads + head / group].shared();
+                let cache = exec.caches[run.cache][layer * exec.kv_heads + head / group].shared();
                 let n = cache.len();
                 let sums = cache.received[head % group].part_mut(0..n);
                 for block in 0..run.len.div_ceil(QUERY_BLOCK) {

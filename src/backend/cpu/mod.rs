@@ -16,6 +16,7 @@ mod rope;
 mod shared;
 pub mod simd;
 mod softmax;
+mod sources;
 mod stats;
 mod tile;
 
@@ -24,7 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cache::{HeadCache, Queries};
+use crate::cache::{HeadCache, Queries, Wiring};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
@@ -59,6 +60,10 @@ pub struct CpuBackend {
     probes: ProbeGrids,
     /// [cache][layer · G + kv head]; freed caches are empty.
     caches: Vec<Vec<HeadCache>>,
+    /// [cache]; `None`: every layer its own.
+    wirings: Vec<Option<Wiring>>,
+    /// See [`Exec::lent_queries`].
+    lent_queries: Grid,
     queries: Queries,
     /// Put away while others are kept.
     shelf: Option<Queries>,
@@ -115,6 +120,8 @@ impl CpuBackend {
                 received: Grid::new(0, 16),
             },
             caches: Vec::new(),
+            wirings: Vec::new(),
+            lent_queries: Grid::new(0, h * d),
             rows: Vec::new(),
             runs: Vec::new(),
             pass_caches: Vec::new(),
@@ -177,6 +184,11 @@ impl CpuBackend {
 
     fn head_index(&self, layer: usize, kv_head: usize) -> usize {
         layer * self.shape.kv_heads + kv_head
+    }
+
+    /// The layer whose slots `layer` of `cache` has, because it reads its keys.
+    fn keys_of(&self, cache: CacheId, layer: usize) -> usize {
+        self.wirings[cache.0].as_ref().map_or(layer, |wiring| wiring.keys(layer))
     }
 
     fn cache_ref(&self, cache: CacheId, layer: usize, kv_head: usize) -> &HeadCache {
@@ -285,6 +297,9 @@ impl Backend for CpuBackend {
             })
             .collect();
         let (n, l) = (rows.len(), self.shape.layers);
+        if self.pass_caches.iter().any(|cache| self.wirings[cache.0].is_some()) {
+            self.lent_queries.resize(n);
+        }
         self.buffers.iter_mut().for_each(|grid| grid.resize(n));
         self.probes.residual.resize((2 * l + 1) * n);
         self.probes.points.resize((2 * l + 1) * self.saved_rows());
@@ -364,8 +379,8 @@ impl Backend for CpuBackend {
         if self.runs.iter().any(|run| run.len == 1) {
             let (bytes, flops) = (slots * d * kv, slots * group * 2 * d);
             self.push("scores", Op::Score { attention, qkv }, bytes, flops);
-            self.push("softmax", Op::Normalize { attention }, slots * group * 12, slots * group * 20);
-            self.push("values", Op::WeighValues { attention, out }, bytes, flops);
+            self.push("softmax", Op::Normalize { attention, qkv }, slots * group * 12, slots * group * 20);
+            self.push("values", Op::WeighValues { attention, qkv, out }, bytes, flops);
         }
         if self.runs.iter().any(|run| run.len > 1) {
             let (bytes, flops) = (slots * 2 * d * kv, slots * group * 4 * d);
@@ -427,6 +442,8 @@ impl Backend for CpuBackend {
             logits: &self.logits,
             probes: &self.probes,
             caches,
+            wirings: self.pass_caches.iter().map(|cache| self.wirings[cache.0].as_ref()).collect(),
+            lent_queries: &self.lent_queries,
             queries,
             angles: &self.angles,
             isa: self.isa,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
-use crate::cache::{HeadCache, Queries, Saved};
+use crate::cache::{HeadCache, Queries, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
 use crate::policy::part::{Norm, Rewritten};
@@ -92,17 +92,30 @@ impl Inspect for CpuBackend {
     fn cache(&mut self) -> CacheId {
         let (l, h, g, d) = (self.shape.layers, self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
         self.caches.push((0..l * g).map(|_| HeadCache::new(self.shape.kv, d, h / g)).collect());
+        self.wirings.push(None);
         CacheId(self.caches.len() - 1)
+    }
+
+    fn wire(&mut self, cache: CacheId, wiring: &Wiring) {
+        let (h, g, d) = (self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
+        let holding = |i: usize| HeadCache::holding(wiring.holds(i / g), self.shape.kv, d, h / g);
+        self.caches[cache.0] = (0..self.shape.layers * g).map(holding).collect();
+        self.wirings[cache.0] = wiring.readers().next().map(|_| wiring.clone());
+    }
+
+    fn wiring(&self, cache: CacheId) -> Option<&Wiring> {
+        self.wirings[cache.0].as_ref()
     }
 
     fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId {
         let g = self.shape.kv_heads;
         let copy = |(i, head): (usize, &HeadCache)| {
             let all = || (0..head.len() as u32).collect();
-            head.gather(&keep(i / g, i % g).unwrap_or_else(all))
+            head.gather(&keep(self.keys_of(from, i / g), i % g).unwrap_or_else(all))
         };
         let heads = self.caches[from.0].iter().enumerate().map(copy).collect();
         self.caches.push(heads);
+        self.wirings.push(self.wirings[from.0].clone());
         CacheId(self.caches.len() - 1)
     }
 
@@ -111,8 +124,10 @@ impl Inspect for CpuBackend {
     }
 
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
-        let heads: Vec<(Alone<HeadCache>, &[u32])> = (self.caches[cache.0].iter_mut().zip(keep))
-            .filter_map(|(head, keep)| Some((Alone::new(head), keep.as_deref()?)))
+        let g = self.shape.kv_heads;
+        let follows: Vec<usize> = (0..self.shape.layers).map(|layer| self.keys_of(cache, layer)).collect();
+        let heads: Vec<(Alone<HeadCache>, &[u32])> = (self.caches[cache.0].iter_mut().enumerate())
+            .filter_map(|(i, head)| Some((Alone::new(head), keep.get(follows[i / g] * g + i % g)?.as_deref()?)))
             .collect();
         let shares = Shares::new(1, self.pool.threads());
         self.pool
@@ -155,10 +170,11 @@ impl Inspect for CpuBackend {
     }
 
     fn keys(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(self.cache_ref(cache, layer, kv_head).keys())
+        Cow::Owned(self.cache_ref(cache, self.keys_of(cache, layer), kv_head).keys())
     }
 
     fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
+        let layer = self.wiring(cache).map_or(layer, |wiring| wiring.values(layer));
         Cow::Owned(self.cache_ref(cache, layer, kv_head).values())
     }
 
@@ -167,7 +183,7 @@ impl Inspect for CpuBackend {
     }
 
     fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32] {
-        &self.cache_ref(cache, layer, kv_head).offsets
+        &self.cache_ref(cache, self.keys_of(cache, layer), kv_head).offsets
     }
 
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32] {

@@ -63,6 +63,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
     let each = |kept: &Kept| {
         (0..kept.layers).map(|l| (0..kept.kv_heads).map(|g| kept.list(l, g)).collect()).collect::<Vec<Vec<_>>>()
     };
+    let shared = session.core.lanes()[lane].shared.as_deref().cloned();
     let kept = each(&of.kept);
     let first = |lane: usize| frame.lanes[lane].candidates.first().map(|c| c.id);
     Ok(LaneReport {
@@ -74,8 +75,9 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         kv_bytes_full: of.kv.full,
         kv_bytes_end: of.kv.held,
         first_token_equal: first(lane) == first(0),
-        damage: damage(&mut session.core, &of.kept),
+        damage: damage(&mut session.core, &of.kept, shared.as_ref().map(|shared| &shared.wiring))?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
+        sharing: shared,
         timings: Timings { prompt_ns: frame.wall_ns, step_ns: Vec::new(), lanes_in_batch: frame.lanes.len() },
         ..LaneReport::default()
     })

@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 
 use super::measure::mean;
 use super::report::{LaneReport, Report};
+use crate::policy::sharing::Shared;
 use crate::tui::text::line;
 
 /// Columns where the output is no terminal.
@@ -52,6 +53,9 @@ pub fn text(report: &Report) -> String {
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));
+        if let Some(shared) = &lane.sharing {
+            let _ = writeln!(out, "  {}", sharing(shared));
+        }
         for regret in lane.regret.iter().take(REGRETS) {
             let _ = writeln!(
                 out,
@@ -66,6 +70,20 @@ pub fn text(report: &Report) -> String {
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// Who reads whom, and what was found out about it.
+fn sharing(shared: &Shared) -> String {
+    let one = |layer: usize| {
+        let (keys, tried) = (shared.wiring.keys(layer), shared.tried.iter().find(|t| t.kept && t.layer == layer));
+        let what = if shared.wiring.values(layer) == layer { "map" } else { "cache" };
+        let cosine =
+            tried.and_then(|t| t.cosine.or(t.similarity)).map_or_else(String::new, |c| format!(" (cosine {c:.3})"));
+        format!("{layer} uses {keys}'s {what}{cosine}")
+    };
+    let all: Vec<String> = shared.wiring.readers().map(one).collect();
+    let none = if all.is_empty() { "no layer" } else { "" };
+    format!("layers: {none}{}; {} tried; {}", all.join(", "), shared.tried.len(), shared.note)
 }
 
 fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
