@@ -58,10 +58,11 @@ impl Core {
     }
 
     /// What the first stage of lane `lane`'s policy decides about the prompt, with its scores [layer]; `None` where
-    /// it keeps all. Asked between the prompt and the first step.
+    /// it keeps all, or where the lane's layers share: the queries of its own prompt are gone. Asked between the prompt
+    /// and the first step.
     pub fn prompt_decisions(&mut self, lane: usize) -> Result<Vec<Option<Decision>>> {
         let (policy, cache) = (self.lanes[lane].policy.clone(), self.lanes[0].cache);
-        if !policy.evicts() {
+        if !policy.evicts() || policy.sharing().is_some() {
             return Ok(vec![None; self.config().layers.len()]);
         }
         self.decide(&policy, 0, cache, 0)

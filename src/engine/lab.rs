@@ -35,7 +35,7 @@ impl Core {
         if trials.end()? {
             return Ok(None);
         }
-        let misfit = |why| EngineError::PolicyMisfit { spec: policy.spec().to_string(), why };
+        let misfit = |why| EngineError::Wiring { spec: policy.spec().to_string(), why };
         shared.map(Some).map_err(misfit)
     }
 

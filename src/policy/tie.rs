@@ -12,14 +12,14 @@ use super::part::Part;
 use super::sharing::{Lab, Shared, Sharing, Tried, What};
 use crate::cache::Wiring;
 
-/// `12>3/14>5`: (reader, read).
+/// `12>3/14>5`, or the same with `=`, which no shell takes for its own: (reader, read).
 struct Pairs;
 
 impl Domain for Pairs {
     type Value = Vec<(usize, usize)>;
     fn read(&self, text: &str) -> Option<Self::Value> {
         let pair = |pair: &str| {
-            let (layer, from) = pair.split_once('>')?;
+            let (layer, from) = pair.split_once(['>', '='])?;
             Some((layer.parse().ok()?, from.parse().ok()?))
         };
         if text == "none" { Some(Vec::new()) } else { text.split('/').map(pair).collect() }
@@ -29,7 +29,7 @@ impl Domain for Pairs {
         if pairs.is_empty() { "none".into() } else { pairs.join("/") }
     }
     fn allowed(&self) -> String {
-        "none, or pairs such as 12>3/14>5: layer 12 reads layer 3, 14 reads 5".into()
+        "none, or pairs such as 12>3/14>5 (12=3/14=5 needs no quotes in a shell)".into()
     }
 }
 
@@ -75,7 +75,6 @@ impl Sharing for Tie {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::policy::Policy;
     use crate::policy::testing::NoLab;
 
@@ -85,6 +84,7 @@ mod tests {
         let shared = wire("tie:map=14>5/12>3/15>3").unwrap();
         assert_eq!(format!("{:?}", shared.wiring), "12>3/14>5/15>3");
         assert_eq!(shared.tried.len(), 3);
+        assert_eq!(Policy::parse("tie:map=12=3").unwrap().spec().to_string(), "tie:map=12>3");
         assert!(wire("tie").unwrap().wiring.readers().next().is_none());
         assert!(wire("tie:map=3>12").unwrap_err().contains("later"));
         assert!(wire("tie:map=16>0").unwrap_err().contains("0 to 15"));

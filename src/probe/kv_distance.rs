@@ -1,8 +1,8 @@
 //! How far apart the caches of two layers are, as KVSharer ranks pairs of layers (Yang et al. 2024, arXiv 2410.18517).
 //!
 //! Keys and values are averaged over calibration pieces first, position by position. Distance of layers l, m: the
-//! Euclidean length of the difference of their averaged vectors, mean over heads and positions, mean of keys and values
-//! (so the authors' code; flattened tensors give the same order only roughly).
+//! Euclidean length of the difference of their averaged vectors, mean over heads and positions, mean of keys and values,
+//! as the authors' code takes it.
 
 use super::square::Square;
 

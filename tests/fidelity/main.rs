@@ -10,5 +10,7 @@ mod forward;
 mod golden;
 mod matrix;
 mod policies;
+mod sharing;
+mod slow;
 mod tiny;
 mod travel;

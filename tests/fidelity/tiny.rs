@@ -10,7 +10,7 @@ use crate::golden::*;
 
 /// Makes a family's folder: unpacked from its archive, or copied where the golden data holds the folder itself.
 /// The archive has the weights byte plane by byte plane, which compresses; undone here.
-fn unpack(family: &str, to: &Path) -> Tensors {
+pub fn unpack(family: &str, to: &Path) -> Tensors {
     let folder = dir().join("tiny").join(family);
     if folder.is_dir() {
         for name in ["config.json", "model.safetensors"] {

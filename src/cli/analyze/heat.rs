@@ -26,6 +26,9 @@ fn draw(title: &str, square: &Square, depth: Depth) -> String {
     let ramp = theme.ramp(RampName::Viridis);
     let (low, high) = square.pairs().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), (.., x)| (l.min(x), h.max(x)));
     let n = square.len();
+    if low > high {
+        return format!("{title}\n    there is nothing to compare\n");
+    }
     let mut buf = Buffer::empty(Rect::new(0, 0, 2 * n.min(500) as u16, n.min(500) as u16));
     for y in 0..buf.area.height {
         let ink = |x: usize| match (x / 2 == y as usize, square.at(y as usize, x / 2)) {

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 
 use super::measure::mean;
 use super::report::{LaneReport, Report};
-use crate::policy::sharing::Shared;
+use crate::policy::sharing::{Shared, Tried, What};
 use crate::tui::text::line;
 
 /// Columns where the output is no terminal.
@@ -72,18 +72,20 @@ pub fn text(report: &Report) -> String {
     out
 }
 
-/// Who reads whom, and what was found out about it.
+/// Who takes what from whom, in the order in which it was decided, and what was found out about it.
 fn sharing(shared: &Shared) -> String {
-    let one = |layer: usize| {
-        let (keys, tried) = (shared.wiring.keys(layer), shared.tried.iter().find(|t| t.kept && t.layer == layer));
-        let what = if shared.wiring.values(layer) == layer { "map" } else { "cache" };
-        let cosine =
-            tried.and_then(|t| t.cosine.or(t.similarity)).map_or_else(String::new, |c| format!(" (cosine {c:.3})"));
-        format!("{layer} uses {keys}'s {what}{cosine}")
+    let one = |tried: &Tried| {
+        let what = if tried.what == What::Map { "map" } else { "cache" };
+        let measured = match (tried.cosine, tried.similarity) {
+            (Some(cosine), _) => format!(" (output cosine so far {cosine:.3})"),
+            (None, Some(similarity)) => format!(" (cosine of maps {similarity:.3})"),
+            (None, None) => String::new(),
+        };
+        format!("{} uses {}'s {what}{measured}", tried.layer, shared.wiring.keys(tried.layer))
     };
-    let all: Vec<String> = shared.wiring.readers().map(one).collect();
-    let none = if all.is_empty() { "no layer" } else { "" };
-    format!("layers: {none}{}; {} tried; {}", all.join(", "), shared.tried.len(), shared.note)
+    let all: Vec<String> = shared.tried.iter().filter(|tried| tried.kept).map(one).collect();
+    let none = if all.is_empty() { "no layer shares" } else { "layer " };
+    format!("{none}{}; {} tried; {}", all.join(", "), shared.tried.len(), shared.note)
 }
 
 fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
