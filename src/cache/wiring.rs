@@ -47,7 +47,7 @@ impl Wiring {
         if layer >= self.layers() || from > layer {
             return Err(WiringError::NotBefore { layer, from, last: self.layers().saturating_sub(1) });
         }
-        if !self.is_own(from) {
+        if from != layer && !self.is_own(from) {
             return Err(WiringError::NotOwn { layer, from });
         }
         match (0..self.layers()).find(|&l| l != layer && (self.kv[l] == layer || self.map[l] == layer)) {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use crate::model::tokenizer::Tokenizer;
 
 /// Our own prompts, the plain prose first.
-const TEXTS: [&str; 6] = [
+const TEXTS: [&str; 7] = [
     include_str!("../../sample-prompts/essay.md"),
     include_str!("../../sample-prompts/needle.md"),
     include_str!("../../sample-prompts/sink.md"),
     include_str!("../../sample-prompts/multikey.md"),
     include_str!("../../sample-prompts/instructions.md"),
     include_str!("../../sample-prompts/induction.md"),
+    include_str!("../../sample-prompts/code.md"),
 ];
 
 /// Pieces of tokens, all of one length.

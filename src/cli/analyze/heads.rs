@@ -33,7 +33,7 @@ impl Cached {
             keys: all(&[&keys]),
             keys_before_rope: all(&[&plain]),
             values: all(&[&values]),
-            both: all(&[&plain, &values]),
+            both: all(&[&scaled(&plain, &values), &values]),
         };
         let bytes = LatentBytes::new(&rank.keys_before_rope, &rank.values, &rank.both, keys.len(), dim, cell);
         let alike = Alike {
@@ -47,6 +47,14 @@ impl Cached {
     }
 }
 
+/// `keys` times the factor that gives them the Σ x² of `values`.
+fn scaled(keys: &[Vec<f32>], values: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let energy = |heads: &[Vec<f32>]| heads.iter().flatten().map(|&x| x as f64 * x as f64).sum::<f64>();
+    let factor = (energy(values) / energy(keys)).sqrt();
+    let factor = if factor.is_finite() { factor as f32 } else { 1.0 };
+    keys.iter().map(|head| head.iter().map(|x| x * factor).collect()).collect()
+}
+
 /// Heads [n, dim] side by side: [n, heads · dim].
 fn beside(heads: &[&Vec<f32>], dim: usize) -> Vec<f32> {
     let n = heads.first().map_or(0, |head| head.len() / dim);
@@ -56,6 +64,13 @@ fn beside(heads: &[&Vec<f32>], dim: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_and_values_weigh_the_same() {
+        let scaled = scaled(&[vec![10.0, 0.0], vec![0.0, 10.0]], &[vec![1.0, 1.0]]);
+        assert_eq!(scaled, [[1.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(super::scaled(&[vec![0.0]], &[vec![1.0]]), [[0.0]]);
+    }
 
     #[test]
     fn a_layer_whose_heads_say_the_same_needs_one_of_them() {

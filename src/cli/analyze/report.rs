@@ -73,7 +73,7 @@ pub struct Layer {
     pub alike: Alike,
 }
 
-/// Spectra of matrices with one row per token. Width: D of a head, G·D of `keys` and `values`, 2·G·D of `both`.
+/// Spectra of matrices with one row per token, not centred. Width: D of a head, G·D of `keys` and `values`, 2·G·D of `both`.
 #[derive(Debug, Serialize)]
 pub struct Ranks {
     /// As cached, after rope [kv heads].
@@ -82,7 +82,7 @@ pub struct Ranks {
     pub keys: Spectrum,
     pub keys_before_rope: Spectrum,
     pub values: Spectrum,
-    /// Keys before rope beside values.
+    /// Keys before rope beside values, scaled to the same Σ x²: else the longer keys would hide the values.
     pub both: Spectrum,
 }
 

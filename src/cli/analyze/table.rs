@@ -129,10 +129,10 @@ fn legend(report: &Report) -> String {
     let mut out = format!(
         "Over {tokens} tokens, the first position left out. Ranks: exp of the entropy of the singular values, per kv head \
          (of {dim}) and over all (of {}).\n\
-         K|V: values of all keys before rope beside all values (of {width}) with so much of Σ σ². B: bytes per token and \
-         layer at 95 %: GQA as cached,\n\
-         MLA = that rank + D/2 for a rotated key, MFA = twice the larger of K's and V's rank; estimates, not converted \
-         models.\n\
+         K|V: how many singular values (of {width}) of keys before rope beside values, both of one weight, have so much of \
+         Σ σ².\n\
+         B: bytes per token and layer at 95 %: GQA as cached, MLA = that rank + D/2 for a rotated key, MFA = twice the \
+         larger rank of K and V. Estimates, not converted models.\n\
          Maps in group: cosine of query heads on one kv head, without position 0. Heads: cosine token by token; CKA: up to \
          a rotation (K before rope).",
         kv_heads * dim
