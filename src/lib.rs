@@ -9,5 +9,6 @@ pub mod engine;
 pub mod model;
 pub mod policy;
 pub mod probe;
+pub mod simd;
 pub mod trace;
 pub mod tui;

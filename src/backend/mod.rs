@@ -10,12 +10,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cache::{KvType, Saved, Wiring};
+use crate::cache::{KvType, Packing, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
+use crate::policy::reader::Readers;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -184,8 +186,12 @@ pub trait Inspect {
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
     /// `None` keeps all. Layers that read another one's keys follow that one.
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
-    /// New contents of all slots of one kv head.
+    /// New contents of all slots of one kv head, none of them packed.
     fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()>;
+    /// Packs slots of each kv head [layer · G + kv head] and gives the memory of what they were back.
+    fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()>;
+    /// Slots whose keys and whose values are packed: so many of the oldest.
+    fn packed(&self, cache: CacheId, layer: usize, kv_head: usize) -> (usize, usize);
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
     fn restore(&mut self, cache: CacheId, saved: &[Saved]);
     /// Original positions held, ascending [n].
@@ -205,6 +211,14 @@ pub trait Inspect {
     /// Column sums and newest rows of several caches, mean over layers and heads, 0 where a head does not hold a
     /// position below `positions`.
     fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>>;
+    /// From now on rows that come alone read of this cache what `readers` choose; `None`: all of it.
+    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>);
+    fn readers(&self, cache: CacheId) -> Option<&Readers>;
+    /// From now on rows that come several at once are those of a prompt of so many tokens and attend as `sparse` says,
+    /// but where the layer has a window of its own; each pass has to begin at a dense row. `None`: to all they see.
+    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>);
+    /// Share of its dense attention that each row of the last pass read [L·H][rows]; empty where none was read sparsely.
+    fn covered(&self) -> Vec<f32>;
     /// Bytes of live keys and values of a layer.
     fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64;
 

@@ -1,120 +1,17 @@
 //! The slots of one kv head in one layer of one lane.
 //!
-//! Keys lie in tiles of 16 slots, channel by channel `[n/16][D][16]`: 16 scores come out of D multiply-adds
-//! without a horizontal sum. Values lie slot by slot `[n][D]`.
+//! The oldest slots may be packed ([`Packed`]), keys and values not equally far; the rest lies in columns of the
+//! cache's number type.
 
-use half::{bf16, f16};
-
-use super::{Holds, KvType, Strand};
-use crate::backend::cpu::simd::{Cell, vectorized};
-
-/// Slots per key tile.
-pub const TILE: usize = 16;
-
-#[derive(Clone, Default)]
-pub struct Cells<T> {
-    pub keys: Vec<T>,
-    pub values: Vec<T>,
-}
-
-/// Keys and values in the cache's number type.
-#[derive(Clone)]
-pub enum Columns {
-    F32(Cells<f32>),
-    F16(Cells<f16>),
-    BF16(Cells<bf16>),
-}
-
-/// Evaluates `$body` with `$cells` bound to the typed cells.
-macro_rules! with_cells {
-    ($columns:expr, $cells:ident => $body:expr) => {
-        match $columns {
-            $crate::cache::Columns::F32($cells) => $body,
-            $crate::cache::Columns::F16($cells) => $body,
-            $crate::cache::Columns::BF16($cells) => $body,
-        }
-    };
-}
-pub(crate) use with_cells;
-
-impl<T: Cell> Cells<T> {
-    fn put(&mut self, slot: usize, dim: usize, key: &[f32], value: &[f32]) {
-        // Rounded side by side first (the value's place serves), then spread over the tile.
-        let values = &mut self.values[slot * dim..(slot + 1) * dim];
-        T::put(key, values);
-        let tile = slot / TILE * TILE * dim + slot % TILE;
-        for (c, x) in values.iter().enumerate() {
-            self.keys[tile + c * TILE] = *x;
-        }
-        T::put(value, values);
-    }
-
-    fn put_value(&mut self, slot: usize, dim: usize, value: &[f32]) {
-        T::put(value, &mut self.values[slot * dim..(slot + 1) * dim]);
-    }
-
-    fn resize(&mut self, slots: usize, dim: usize, holds: Holds) {
-        let slots_if = |held| if held { slots * dim } else { 0 };
-        self.keys.resize(slots_if(holds == Holds::KeysAndValues), T::default());
-        self.values.resize(slots_if(holds != Holds::Nothing), T::default());
-        self.keys.shrink_to_fit();
-        self.values.shrink_to_fit();
-    }
-
-    #[inline(always)]
-    fn move_key(&mut self, from: usize, to: usize, dim: usize) {
-        let place = |slot: usize| slot / TILE * TILE * dim + slot % TILE;
-        for c in 0..dim {
-            self.keys[place(to) + c * TILE] = self.keys[place(from) + c * TILE];
-        }
-    }
-
-    /// Moves slots `from..from + len` to `to..`, to ≤ from.
-    #[inline(always)]
-    fn shift(&mut self, from: usize, to: usize, len: usize, dim: usize) {
-        if self.values.is_empty() {
-            return;
-        }
-        self.values.copy_within(from * dim..(from + len) * dim, to * dim);
-        if self.keys.is_empty() {
-            return;
-        }
-        let (head, body) = (len.min(to.next_multiple_of(TILE) - to), (to + len) / TILE * TILE);
-        (0..head).for_each(|i| self.move_key(from + i, to + i, dim));
-        // Whole tiles: the 16 slots of a channel come from two neighbouring tiles. Both are read where the slots would
-        // lie if the tiles were one, and what belongs to other channels is dropped.
-        for target in (to + head..body).step_by(TILE) {
-            let source = target - to + from;
-            let (tile, turn) = (source / TILE * TILE * dim, source % TILE);
-            for c in 0..dim {
-                let at = tile + c * TILE + turn;
-                let mut slots = [T::default(); TILE];
-                slots.copy_from_slice(&self.keys[at..at + TILE]);
-                if turn > 0 {
-                    let next = &self.keys[at + TILE * (dim - 1)..][..TILE];
-                    for j in 0..TILE {
-                        slots[j] = if j < TILE - turn { slots[j] } else { next[j] };
-                    }
-                }
-                self.keys[target * dim + c * TILE..][..TILE].copy_from_slice(&slots);
-            }
-        }
-        (body.max(to + head) - to..len).for_each(|i| self.move_key(from + i, to + i, dim));
-    }
-
-    fn key(&self, slot: usize, dim: usize, out: &mut [f32]) {
-        let tile = slot / TILE * TILE * dim + slot % TILE;
-        for (c, x) in out.iter_mut().enumerate() {
-            *x = self.keys[tile + c * TILE].get();
-        }
-    }
-}
+use super::cells::{Columns, TILE, room, with_cells};
+use super::{Holds, KvType, Packed, Strand};
 
 #[derive(Clone)]
 pub struct HeadCache {
     pub dim: usize,
     /// Original positions, ascending [n].
     pub positions: Vec<u32>,
+    /// Of the slots that are not packed.
     pub columns: Columns,
     holds: Holds,
     /// Added to every logit on a slot, nats [n]; empty where nothing is.
@@ -123,14 +20,9 @@ pub struct HeadCache {
     pub received: Vec<Strand>,
     /// The newest query's attention, per query head of the group [group][capacity].
     pub row: Vec<Strand>,
+    pub(super) packed_keys: Option<Packed>,
+    pub(super) packed_values: Option<Packed>,
     capacity: usize,
-}
-
-/// What brings a cache back to an earlier state: a length where nothing was evicted since, else a copy.
-#[derive(Clone)]
-pub enum Saved {
-    Length { slots: usize, received: Vec<Vec<f32>>, row: Vec<Vec<f32>> },
-    Copy(Box<HeadCache>),
 }
 
 impl HeadCache {
@@ -138,22 +30,19 @@ impl HeadCache {
         Self::holding(Holds::KeysAndValues, kind, dim, group)
     }
 
-    /// Without the columns that another layer has.
+    /// Without the columns that another layer has. Only what holds both may be packed or overwritten.
     pub fn holding(holds: Holds, kind: KvType, dim: usize, group: usize) -> Self {
-        let columns = match kind {
-            KvType::F32 => Columns::F32(Cells::default()),
-            KvType::F16 => Columns::F16(Cells::default()),
-            KvType::BF16 => Columns::BF16(Cells::default()),
-        };
         let empty = vec![Strand::default(); group];
         Self {
             dim,
             positions: Vec::new(),
-            columns,
+            columns: Columns::new(kind),
             holds,
             offsets: Vec::new(),
             received: empty.clone(),
             row: empty,
+            packed_keys: None,
+            packed_values: None,
             capacity: 0,
         }
     }
@@ -166,31 +55,52 @@ impl HeadCache {
         self.positions.is_empty()
     }
 
+    /// Whether keys and whether values are held here: 1 or 0.
+    pub(super) fn sides(&self) -> (usize, usize) {
+        match self.holds {
+            Holds::KeysAndValues => (1, 1),
+            Holds::Values => (0, 1),
+            Holds::Nothing => (0, 0),
+        }
+    }
+
     /// Makes room for `more` slots beyond those held, so that a pass appends without allocating.
     pub fn reserve(&mut self, more: usize) {
-        let need = self.len() + more;
+        let (need, dim, (keys, values)) = (self.len() + more, self.dim, self.packed());
         if need > self.capacity {
-            let room = need + (need / 8).clamp(TILE, 512);
-            self.set_capacity(room.next_multiple_of(TILE));
+            self.set_capacity(room(need));
         }
+        let (k, v) = self.sides();
+        with_cells!(&mut self.columns, cells => cells.reserve(k * (need - keys), v * (need - values), dim));
     }
 
     fn set_capacity(&mut self, slots: usize) {
         self.capacity = slots;
-        let (dim, holds) = (self.dim, self.holds);
-        with_cells!(&mut self.columns, cells => cells.resize(slots, dim, holds));
         for sums in self.received.iter_mut().chain(&mut self.row) {
             sums.resize(slots);
         }
         self.positions.reserve_exact(slots.saturating_sub(self.positions.len()));
     }
 
-    /// Appends one slot; `reserve` must have made room. What the cache does not hold is not looked at.
+    /// Gives the memory of slots back that are not needed, but for a spare tile.
+    pub(super) fn tighten(&mut self) {
+        let (n, dim, (keys, values)) = (self.len(), self.dim, self.packed());
+        let tight = (n + 1).next_multiple_of(TILE);
+        if self.capacity > tight + 2 * TILE {
+            self.set_capacity(tight);
+        }
+        let (k, v) = self.sides();
+        with_cells!(&mut self.columns, cells => cells.tighten(k * (n - keys), v * (n - values), dim));
+    }
+
+    /// Appends one slot; `reserve` must have made room. What is not held here is not looked at.
     pub fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
-        let (slot, dim) = (self.len(), self.dim);
+        let (slot, dim, (keys, values)) = (self.len(), self.dim, self.packed());
         match self.holds {
-            Holds::KeysAndValues => with_cells!(&mut self.columns, cells => cells.put(slot, dim, key, value)),
-            Holds::Values => with_cells!(&mut self.columns, cells => cells.put_value(slot, dim, value)),
+            Holds::KeysAndValues => {
+                with_cells!(&mut self.columns, cells => cells.put(slot - keys, slot - values, dim, key, value))
+            }
+            Holds::Values => with_cells!(&mut self.columns, cells => cells.put_value(slot - values, dim, value)),
             Holds::Nothing => {}
         }
         for sums in self.received.iter_mut().chain(&mut self.row) {
@@ -204,47 +114,55 @@ impl HeadCache {
 
     /// Keeps the slots listed (ascending) and gives the memory of all others back.
     pub fn retain(&mut self, keep: &[u32]) {
-        let dim = self.dim;
-        let mut to = 0;
-        for run in keep.chunk_by(|a, b| a + 1 == *b) {
-            let (from, len) = (run[0] as usize, run.len());
-            if from > to {
-                with_cells!(&mut self.columns, cells => vectorized(
-                    #[inline(always)]
-                    || cells.shift(from, to, len, dim),
-                ));
-                for sums in self.received.iter_mut().chain(&mut self.row) {
-                    sums.copy_within(from..from + len, to);
-                }
-                self.positions.copy_within(from..from + len, to);
-                if !self.offsets.is_empty() {
-                    self.offsets.copy_within(from..from + len, to);
-                }
+        let (dim, (keys, values)) = (self.dim, self.packed());
+        for (packed, held) in [(&mut self.packed_keys, keys), (&mut self.packed_values, values)] {
+            if let Some(packed) = packed {
+                packed.retain(&keep[..keep.partition_point(|&slot| (slot as usize) < held)]);
             }
-            to += len;
         }
-        self.positions.truncate(keep.len());
-        self.offsets.truncate(keep.len());
-        // One spare tile: evictors that drop a slot per step would otherwise reallocate every step.
-        let tight = (keep.len() + 1).next_multiple_of(TILE);
-        if self.capacity > tight + 2 * TILE {
-            self.set_capacity(tight);
+        let (k, v) = self.sides();
+        if k > 0 {
+            for_moves(keep, keys, |from, to, len| {
+                with_cells!(&mut self.columns, cells => cells.shift_keys(from, to, len, dim));
+            });
         }
+        if v > 0 {
+            for_moves(keep, values, |from, to, len| {
+                with_cells!(&mut self.columns, cells => cells.shift_values(from, to, len, dim));
+            });
+        }
+        for_moves(keep, 0, |from, to, len| {
+            for sums in self.received.iter_mut().chain(&mut self.row) {
+                sums.copy_within(from..from + len, to);
+            }
+            self.positions.copy_within(from..from + len, to);
+            if !self.offsets.is_empty() {
+                self.offsets.copy_within(from..from + len, to);
+            }
+        });
+        self.truncate(keep.len());
+        self.tighten();
     }
 
-    /// A copy of the listed slots only; the rest is never copied.
+    /// A copy of the listed slots only; the rest is never copied, but for where slots are packed.
     pub fn gather(&self, keep: &[u32]) -> Self {
+        if self.packed() != (0, 0) {
+            let mut copy = self.clone();
+            copy.retain(keep);
+            return copy;
+        }
+        let (k, v) = self.sides();
         let mut copy = Self::holding(self.holds, self.kind(), self.dim, self.received.len());
         copy.reserve(keep.len() + 1);
         let (mut key, mut value) = (vec![0.0; self.dim], vec![0.0; self.dim]);
         for (to, &from) in keep.iter().enumerate() {
             let from = from as usize;
             with_cells!(&self.columns, cells => {
-                if self.holds == Holds::KeysAndValues {
-                    cells.key(from, self.dim, &mut key);
+                if k > 0 {
+                    cells.key(from, &mut key);
                 }
-                for (x, cell) in value.iter_mut().zip(cells.values.get(from * self.dim..).unwrap_or_default()) {
-                    *x = cell.get();
+                if v > 0 {
+                    cells.value(from, self.dim, 0, &mut value);
                 }
             });
             copy.append(self.positions[from], &key, &value);
@@ -261,91 +179,60 @@ impl HeadCache {
         copy
     }
 
-    /// New keys and values [n, D] of all slots; `None` leaves them. Only where both are held.
+    /// New keys and values [n, D] of all slots; `None` leaves them. Nothing may be packed.
     pub fn overwrite(&mut self, keys: Option<&[f32]>, values: Option<&[f32]>) {
         let (old_keys, old_values) = (self.keys(), self.values());
         let (keys, values) = (keys.unwrap_or(&old_keys), values.unwrap_or(&old_values));
         let dim = self.dim;
         for (slot, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate().take(self.len()) {
-            with_cells!(&mut self.columns, cells => cells.put(slot, dim, key, value));
+            with_cells!(&mut self.columns, cells => cells.put(slot, slot, dim, key, value));
         }
     }
 
     pub fn kind(&self) -> KvType {
-        match self.columns {
-            Columns::F32(_) => KvType::F32,
-            Columns::F16(_) => KvType::F16,
-            Columns::BF16(_) => KvType::BF16,
-        }
+        self.columns.kind()
     }
 
-    /// Drops all slots from `slots` on.
+    /// Drops all slots from `slots` on, none of them packed.
     pub fn truncate(&mut self, slots: usize) {
         self.positions.truncate(slots);
         self.offsets.truncate(slots);
     }
 
-    /// `append_only`: nothing will be evicted before `restore`, so the length is enough.
-    pub fn save(&self, append_only: bool) -> Saved {
-        if append_only {
-            let cut = |sums: &[Strand]| sums.iter().map(|s| s[..self.len()].to_vec()).collect();
-            Saved::Length { slots: self.len(), received: cut(&self.received), row: cut(&self.row) }
-        } else {
-            Saved::Copy(Box::new(self.gather(&(0..self.len() as u32).collect::<Vec<_>>())))
-        }
+    /// Slots whose keys and whose values are packed: so many of the oldest.
+    pub fn packed(&self) -> (usize, usize) {
+        let len = |packed: &Option<Packed>| packed.as_ref().map_or(0, Packed::len);
+        (len(&self.packed_keys), len(&self.packed_values))
     }
 
-    pub fn restore(&mut self, saved: &Saved) {
-        match saved {
-            Saved::Copy(copy) => *self = (**copy).clone(),
-            Saved::Length { slots, received, row } => {
-                self.truncate(*slots);
-                for g in 0..received.len() {
-                    self.received[g][..*slots].copy_from_slice(&received[g]);
-                    self.row[g][..*slots].copy_from_slice(&row[g]);
-                }
-            }
-        }
-    }
-
-    /// Keys after rope [n, D]; empty where none are held.
-    pub fn keys(&self) -> Vec<f32> {
-        if self.holds != Holds::KeysAndValues {
-            return Vec::new();
-        }
-        let mut out = vec![0.0; self.len() * self.dim];
-        with_cells!(&self.columns, cells => {
-            for (slot, row) in out.chunks_exact_mut(self.dim).enumerate() {
-                cells.key(slot, self.dim, row);
-            }
-        });
-        out
-    }
-
-    /// Values [n, D]; empty where none are held.
-    pub fn values(&self) -> Vec<f32> {
-        let n = if self.holds == Holds::Nothing { 0 } else { self.len() * self.dim };
-        with_cells!(&self.columns, cells => cells.values[..n].iter().map(|c| c.get()).collect())
-    }
-
-    /// Of keys and values, how many are held.
-    fn sides(&self) -> usize {
-        match self.holds {
-            Holds::KeysAndValues => 2,
-            Holds::Values => 1,
-            Holds::Nothing => 0,
-        }
-    }
-
-    /// Bytes of the live keys and values.
+    /// Bytes of the live keys and values: codes with their scales and zero points, and what is not packed.
     pub fn live_bytes(&self) -> u64 {
-        (self.sides() * self.len() * self.dim * self.kind().bytes()) as u64
+        let (n, (keys, values)) = (self.len(), self.packed());
+        let (k, v) = self.sides();
+        let plain = (k * (n - keys) + v * (n - values)) * self.dim * self.kind().bytes();
+        let packed: usize = [&self.packed_keys, &self.packed_values].into_iter().flatten().map(Packed::bytes).sum();
+        (plain + packed) as u64
     }
 
     /// Bytes allocated: keys, values, positions and sums, spare room included.
     pub fn allocated_bytes(&self) -> u64 {
         let sums = 2 * self.received.len() * self.capacity * size_of::<f32>();
-        (self.sides() * self.capacity * self.dim * self.kind().bytes() + sums + self.positions.capacity() * 4) as u64
+        let cells = with_cells!(&self.columns, cells => cells.keys.capacity() + cells.values.capacity());
+        let packed: usize = [&self.packed_keys, &self.packed_values].into_iter().flatten().map(Packed::allocated).sum();
+        (cells * self.kind().bytes() + packed + sums + self.positions.capacity() * 4) as u64
+    }
+}
+
+/// Runs of kept slots from `first` on that have to move down, both counted from there: `each(from, to, len)`.
+fn for_moves(keep: &[u32], first: usize, mut each: impl FnMut(usize, usize, usize)) {
+    let keep = &keep[keep.partition_point(|&slot| (slot as usize) < first)..];
+    let mut to = 0;
+    for run in keep.chunk_by(|a, b| a + 1 == *b) {
+        let from = run[0] as usize - first;
+        if from > to {
+            each(from, to, run.len());
+        }
+        to += run.len();
     }
 }
 

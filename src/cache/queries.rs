@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::backend::cpu::simd::Cell;
+use crate::simd::Cell;
 
 enum Rows {
     F32(Vec<f32>),

@@ -7,6 +7,7 @@ mod compare;
 mod config;
 mod diff;
 mod doctor;
+mod eval;
 mod exit;
 mod export;
 mod interrupt;
@@ -47,6 +48,7 @@ enum Command {
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
     Analyze(Box<analyze::Args>),
+    Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
     Export(export::Args),
@@ -84,6 +86,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Trace(args) => trace::run(*args),
         Command::Compare(args) => compare::run(*args),
         Command::Analyze(args) => analyze::run(*args),
+        Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Export(args) => export::run(args),
@@ -112,6 +115,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Compare(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.screen.view, &mut args.screen.mouse),
         _ => {}

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::policy::descriptor::Descriptor;
 use crate::policy::registry::POLICIES;
+use crate::policy::systems::{SYSTEMS, What};
 
 const GRAMMAR: &str = "\
 spec = part(+part)*, part = name[@budget][:key=value,...]; budget = N% (of the prompt, kept) or N (tokens)
@@ -29,7 +30,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let text = match args.json {
         true => serde_json::to_string_pretty(&as_json()).into_diagnostic()?,
-        false => format!("{}\n\n{}\n\n{GRAMMAR}", policies(), keys()),
+        false => format!("{}\n\n{}\n\n{GRAMMAR}\n\nSystems that no lane runs:\n{}", policies(), keys(), systems()),
     };
     match writeln!(io::stdout().lock(), "{text}") {
         // the reader has seen enough (`| head`)
@@ -62,6 +63,19 @@ fn keys() -> Table {
             let name = [policy.name.to_owned(), key.name().to_owned()];
             table.add_row(name.into_iter().chain([key.default(), key.allowed(), key.meaning().to_owned()]));
         }
+    }
+    table
+}
+
+/// A row for each published system that is no policy of a lane.
+fn systems() -> Table {
+    let mut table = table(["system", "what runs instead", "why"]);
+    for system in SYSTEMS {
+        let what = match system.what {
+            What::View(command) => command,
+            What::OutOfScope => "out of scope",
+        };
+        table.add_row([system.name, what, system.why]);
     }
     table
 }
@@ -105,7 +119,18 @@ fn as_json() -> Value {
             })),
         })
     };
-    json!({ "schema": 1, "policies": POLICIES.iter().map(policy).collect::<Vec<_>>() })
+    let system = |system: &crate::policy::systems::System| {
+        let (status, instead) = match system.what {
+            What::View(command) => ("view", Some(command)),
+            What::OutOfScope => ("out_of_scope", None),
+        };
+        json!({ "name": system.name, "status": status, "instead": instead, "why": system.why })
+    };
+    json!({
+        "schema": 1,
+        "policies": POLICIES.iter().map(policy).collect::<Vec<_>>(),
+        "systems": SYSTEMS.iter().map(system).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -133,5 +158,8 @@ mod tests {
         let snapkv = json["policies"].as_array().unwrap().iter().find(|row| row["name"] == "snapkv").unwrap();
         assert_eq!(snapkv["paper"]["url"], "https://arxiv.org/abs/2404.14469");
         assert_eq!(json["policies"][0]["budget"], Value::Null);
+        assert_eq!(json["systems"].as_array().unwrap().len(), SYSTEMS.len());
+        let systems = rows(systems());
+        assert!(systems.iter().any(|row| row.contains("SpecKV ┆ out of scope ┆ drafts with a second")));
     }
 }

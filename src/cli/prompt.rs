@@ -99,7 +99,8 @@ pub fn speller(model: &Arc<Model>) -> Speller {
     }))
 }
 
-fn file(path: &Path) -> Result<String> {
+/// A text file from outside; - is standard input.
+pub fn file(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let opened: std::io::Result<Box<dyn Read>> = match path.to_str() {
         Some("-") => Ok(Box::new(std::io::stdin().lock())),

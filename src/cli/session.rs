@@ -7,11 +7,12 @@ use std::sync::Arc;
 use miette::Result;
 
 use super::args::ModelArgs;
-use super::exit::Usage;
+use super::exit::{Interrupted, Usage};
 use super::interrupt::Interrupt;
 use super::pull;
+use crate::engine::frame::Frame;
 use crate::engine::message::ModelInfo;
-use crate::engine::{Core, LaneSpec, Options, open};
+use crate::engine::{Core, LaneSpec, Options, Pause, open};
 use crate::model::locate::resolve;
 use crate::model::source::Model;
 
@@ -60,6 +61,16 @@ impl Session {
         interrupt.stops(&core)?;
         interrupt.check()?;
         Ok(Self { model: Arc::new(model), info, core, interrupt })
+    }
+
+    /// Reads a prompt; `progress(tokens read)` is called after every layer.
+    pub fn read(&mut self, ids: &[u32], progress: impl Fn(usize)) -> Result<Frame> {
+        let interrupt = self.interrupt.clone();
+        let frame = self.core.read_prompt(ids, |_, read| {
+            progress(read);
+            if interrupt.check().is_err() { Pause::Stop } else { Pause::Continue }
+        })?;
+        Ok(frame.ok_or(Interrupted)?)
     }
 
     /// The prompt can be read, and `steps` after it fit the context.

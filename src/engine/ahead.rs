@@ -2,10 +2,10 @@
 
 use super::message::Probes;
 use super::view::{LaneCaches, Reader, Rows};
-use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{CacheId, Result, Row};
 use crate::policy::part::{Ahead, LaneView, Start};
 use crate::probe::distribution::Distribution;
+use crate::simd::sum_of_squares;
 
 const SILENT: Probes = Probes { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
 

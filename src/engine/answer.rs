@@ -68,6 +68,10 @@ impl Core {
                 let slots: Vec<(u32, f32)> = positions.iter().copied().zip(values.iter().copied()).collect();
                 Ok(Answer::Slots(slots.into()))
             }
+            Query::Why { lane, position } => match self.why(lane as usize, position) {
+                why if why.is_empty() => Ok(Answer::Nothing(format!("there is no lane {lane} or position {position}"))),
+                why => Ok(Answer::Why(why.into())),
+            },
             Query::PromptNll => self.prompt_nll().map(Answer::PromptNll),
         }
     }

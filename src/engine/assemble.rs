@@ -9,6 +9,7 @@ use super::frame::*;
 use super::lane::Lane;
 use super::read::PromptRead;
 use crate::backend::{Backend, CacheId, PositionMeans};
+use crate::policy::reader::{HeadReads, Readers};
 use crate::probe::distribution::{Distribution, Logits, kl, top_k};
 use crate::probe::finding;
 
@@ -198,12 +199,35 @@ fn kv_bytes(core: &Core, lane: &Lane) -> KvBytes {
     }
 }
 
+/// What the newest step read of `lane`'s cache, as far as it has come.
+fn reads(core: &Core, lane: &Lane) -> Option<Arc<Reads>> {
+    let readers = core.backend.readers(lane.cache)?;
+    let (layers, kv_heads, heads) = (core.config().layers.len(), core.config().kv_heads, core.config().heads);
+    let mut reads = Reads { layers, kv_heads, heads, metadata_held: readers.metadata(), ..Reads::default() };
+    for layer in 0..layers {
+        let log = || readers.0.iter().map(|head| &head.log[layer]);
+        let bytes = |of: fn(&HeadReads) -> u32| log().map(|read| of(read) as u64 * read.entry).sum::<u64>();
+        reads.entries.extend(log().map(|read| read.entries));
+        reads.seen.extend(log().map(|read| read.held));
+        reads.bytes.push(bytes(|read| read.entries));
+        reads.bytes_seen.push(bytes(|read| read.held));
+        reads.metadata.push(log().map(|read| read.metadata).sum());
+        let group = heads / kv_heads;
+        reads
+            .covered
+            .extend(log().flat_map(|read| (0..group).map(|m| read.covered.get(m).copied().unwrap_or(f32::NAN))));
+    }
+    Some(Arc::new(reads))
+}
+
 fn memory(core: &Core) -> Memory {
     let layers = core.config().layers.len();
-    let kv = core.lanes.iter().flat_map(|lane| (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l))).sum();
+    let kv: u64 = core.lanes.iter().flat_map(|lane| (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l))).sum();
+    let chosen_by: u64 =
+        core.lanes.iter().filter_map(|lane| core.backend.readers(lane.cache)).map(Readers::metadata).sum();
     Memory {
         weights: core.backend.weight_bytes(),
-        kv,
+        kv: kv + chosen_by,
         queries: core.backend.query_bytes(),
         queries_budget: core.queries_budget,
         activations: core.backend.activation_bytes(),
@@ -268,6 +292,7 @@ fn bare(lane: &Lane, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         row: Arc::from([]),
         kept: lane.kept.clone(),
         kv: KvBytes::default(),
+        reads: None,
         against: None,
         lens: Vec::new(),
     }
@@ -284,6 +309,7 @@ struct Measured {
     attention: Arc<AttentionStats>,
     kv_norms: Arc<KvNorms>,
     lens: Vec<LensLayer>,
+    reads: Option<Arc<Reads>>,
 }
 
 impl Measured {
@@ -293,6 +319,7 @@ impl Measured {
             attention: Arc::new(attention_of(&read.stats.attention)),
             kv_norms: Arc::new(norms_of(&read.stats.norms)),
             lens: read.lens.clone(),
+            reads: read.reads.clone(),
         }
     }
 }
@@ -322,6 +349,7 @@ pub fn prompt_frame(
         frame.row = means.row;
         frame.kv = kv_bytes(core, &core.lanes[i]);
         frame.lens.clone_from(&measured.lens);
+        frame.reads.clone_from(&measured.reads);
         outcome(core, i, &mut frame);
         lanes.push(frame);
     }
@@ -329,6 +357,31 @@ pub fn prompt_frame(
     let mut frame = Frame { step: 0, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
     Ok(frame)
+}
+
+/// Lane `i`'s part of the frame of step 0 anew, after it was opened with another policy.
+pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Result<()> {
+    let Some(mut first) = core.first.take() else { return Ok(()) };
+    // What was measured while reading is lane 0's, unless the lane read the prompt itself.
+    let mut frame = LaneFrame { against: None, ..first.lanes[0].clone() };
+    if let Some(measured) = read.as_ref().map(Measured::of) {
+        frame.residual = measured.residual;
+        frame.attention = measured.attention;
+        frame.kv_norms = measured.kv_norms;
+        frame.lens = measured.lens;
+        frame.reads = measured.reads;
+    }
+    let means = position_means(core, core.prompt.len())?.swap_remove(i);
+    let lane = &core.lanes[i];
+    (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
+    (frame.received, frame.row) = (means.received, means.row);
+    frame.kv = kv_bytes(core, lane);
+    outcome(core, i, &mut frame);
+    first.lanes.truncate(core.lanes.len());
+    first.lanes[i] = frame;
+    first.memory = memory(core);
+    core.first = Some(first);
+    Ok(())
 }
 
 /// What exists while the pass is stopped after `done` sublayers.
@@ -343,6 +396,7 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
         attention: Arc::new(attention_row(&attention, i, done.div_ceil(2) as usize)),
         kv_norms: Arc::new(norms_row(&norms, i)),
         kv: kv_bytes(core, lane),
+        reads: reads(core, lane),
         ..bare(lane, fed[i..=i].into(), position)
     };
     let lanes = core.lanes.iter().enumerate().map(lane).collect();
@@ -355,7 +409,7 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
     Frame { step: core.step + 1, partial: Some(done), lanes, ops, memory, wall_ns, findings: Vec::new() }
 }
 
-pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
+pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<Frame> {
     let vocab = core.config().vocab;
     let n = core.prompt.len() + core.step as usize;
     let residual = core.backend.residual_stats();
@@ -379,6 +433,7 @@ pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
         frame.received = means.received;
         frame.row = means.row;
         frame.kv = kv_bytes(core, &core.lanes[i]);
+        frame.reads = reads(core, &core.lanes[i]);
         frame.lens = std::mem::take(&mut lenses[i]);
         outcome(core, i, &mut frame);
         lanes.push(frame);
@@ -387,5 +442,7 @@ pub fn step_frame(core: &mut Core, pass: Pass) -> Result<Frame> {
     let step = core.step;
     let mut frame = Frame { step, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
+    core.findings.extend(regrets.iter().cloned());
+    frame.findings.extend(regrets);
     Ok(frame)
 }

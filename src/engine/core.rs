@@ -12,6 +12,7 @@ use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::message::Probes;
 use super::travel::Keyframe;
+use super::verdict::{self, Verdicts};
 use super::view::{LaneCaches, Reader, Rows};
 use crate::backend::{Backend, BackendError, CacheId, Row};
 use crate::model::config::Config;
@@ -34,6 +35,10 @@ pub struct Core {
     pub(super) pass: Option<Pass>,
     pub(super) keyframes: VecDeque<Keyframe>,
     pub(super) findings: Vec<Finding>,
+    /// Attention of lane 0 above which an evicted entry is regretted.
+    pub regret_above: f32,
+    /// The frame of step 0.
+    pub(super) first: Option<Frame>,
     pub(super) max_rows: usize,
     pub(super) lens_k: usize,
     pub(super) queries_budget: u64,
@@ -86,6 +91,8 @@ impl Core {
             pass: None,
             keyframes: VecDeque::new(),
             findings: Vec::new(),
+            regret_above: 0.2,
+            first: None,
             max_rows,
             lens_k: 5,
             probes: Probes::default(),
@@ -122,6 +129,12 @@ impl Core {
         &self.lanes
     }
 
+    /// Other lanes, from the next prompt on; `specs[0]` must keep everything. All of them must fit the model, which
+    /// `open` makes sure of for those that it is given.
+    pub fn set_lanes(&mut self, specs: Vec<LaneSpec>) {
+        self.specs = specs;
+    }
+
     pub fn interrupter(&self) -> Arc<AtomicBool> {
         self.backend.interrupter()
     }
@@ -153,10 +166,13 @@ impl Core {
         cache: CacheId,
         step: u32,
     ) -> Result<Vec<Option<Decision>>> {
-        let mut tokens = self.prompt.to_vec();
+        self.decide_after(policy, stage, cache, step, &self.read_by(cache))
+    }
+
+    /// All that `cache` has read; the prompt where its lane is about to open.
+    pub(super) fn read_by(&self, cache: CacheId) -> Vec<u32> {
         let lane = self.lanes.iter().find(|lane| lane.cache == cache);
-        tokens.extend(lane.iter().flat_map(|lane| &lane.fed));
-        self.decide_after(policy, stage, cache, step, &tokens)
+        self.prompt.iter().chain(lane.iter().flat_map(|lane| &lane.fed)).copied().collect()
     }
 
     /// The same after `tokens`, all that `cache` has read.
@@ -168,8 +184,20 @@ impl Core {
         step: u32,
         tokens: &[u32],
     ) -> Result<Vec<Option<Decision>>> {
-        let (layers, prompt) = (self.config().layers.len(), self.prompt.len());
-        let window = policy.window(prompt).min(tokens.len());
+        let moment = Moment { step, prompt: self.prompt.len(), layers: self.config().layers.len(), layer: 0 };
+        self.look(policy, cache, step, tokens, |lane| policy.decide(stage, moment, lane))
+    }
+
+    /// What `ask`, for `policy`, finds out about `cache` after step `step`, when it has read `tokens`.
+    pub(super) fn look<T>(
+        &mut self,
+        policy: &Policy,
+        cache: CacheId,
+        step: u32,
+        tokens: &[u32],
+        ask: impl FnOnce(&LaneCaches<'_, '_>) -> T,
+    ) -> Result<T> {
+        let window = policy.window(self.prompt.len()).min(tokens.len());
         let available = self.backend.kept_queries().len();
         if step == 0 && available < window {
             return Err(EngineError::QueriesBudget {
@@ -184,10 +212,9 @@ impl Core {
         let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
         let (cosines, tokenizer) = (&self.cosines, self.tokenizer.clone());
         let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, cosines, self.max_rows);
-        let lane = LaneCaches::new(&reader, cache, tokens, next, rows);
-        let decisions = policy.decide(stage, Moment { step, prompt, layers, layer: 0 }, &lane);
+        let found = ask(&LaneCaches::new(&reader, cache, tokens, next, rows));
         reader.finish()?;
-        Ok(decisions)
+        Ok(found)
     }
 
     /// The slots that stay `[layer · G + kv head]`; `None` = all.
@@ -210,7 +237,7 @@ impl Core {
         Ok(())
     }
 
-    /// How far positions lie behind those of the text once the prompt's evictions are done.
+    /// How far positions lie behind those of the text, for a policy that turns keys to the places of their slots.
     pub(super) fn shift(&self, policy: &Policy, cache: CacheId) -> u32 {
         let config = self.config();
         // One position serves all layers: where some keep everything, it must stay the text's.
@@ -219,17 +246,26 @@ impl Core {
         }
         let heads = (0..config.layers.len()).flat_map(|l| (0..config.kv_heads).map(move |g| (l, g)));
         let held = heads.map(|(l, g)| self.backend.positions(cache, l, g).len()).max().unwrap_or(0);
-        (self.prompt.len() - held.min(self.prompt.len())) as u32
+        let read = self.prompt.len() + self.step as usize;
+        (read - held.min(read)) as u32
     }
 
     /// Lets the stages of `policy` from `first` on decide about `cache`; whether anything left it.
-    pub(super) fn evict(&mut self, policy: &Policy, first: usize, cache: CacheId, step: u32) -> Result<bool> {
+    pub(super) fn evict(
+        &mut self,
+        policy: &Policy,
+        first: usize,
+        cache: CacheId,
+        step: u32,
+        verdicts: &mut Verdicts,
+    ) -> Result<bool> {
         let mut changed = false;
         for stage in first..policy.stages() {
             if !policy.schedule(stage).acts(step) || policy.schedule(stage).block().is_some() {
                 continue;
             }
             let decisions = self.decide(policy, stage, cache, step)?;
+            verdict::note(verdicts, &decisions, &*self.backend, cache, step);
             changed |= self.apply(&decisions, cache)?;
         }
         Ok(changed)
@@ -302,11 +338,14 @@ impl Core {
     fn finish_step(&mut self) -> Result<Frame> {
         self.step += 1;
         let Some(pass) = self.pass.take() else { return Err(EngineError::NoPrompt) };
+        for (lane, &token) in self.lanes.iter_mut().zip(&pass.fed) {
+            lane.fed.push(token);
+        }
+        let regrets = self.regrets();
         for i in 0..self.lanes.len() {
-            self.lanes[i].fed.push(pass.fed[i]);
             self.compact(i)?;
         }
-        let frame = assemble::step_frame(self, pass)?;
+        let frame = assemble::step_frame(self, pass, regrets)?;
         if self.step.is_multiple_of(super::travel::INTERVAL) {
             super::travel::remember(self);
         }
@@ -318,7 +357,14 @@ impl Core {
         let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
         let read = self.prompt.len() + self.step as usize;
         self.lanes[i].history.push(&*self.backend, &self.decoder, cache, read);
-        if self.evict(&policy, 0, cache, self.step)? {
+        let mut verdicts = std::mem::take(&mut self.lanes[i].verdicts);
+        let changed = self.evict(&policy, 0, cache, self.step, &mut verdicts)?;
+        self.lanes[i].verdicts = verdicts;
+        if policy.always_cache_positions() {
+            self.lanes[i].shift = self.shift(&policy, cache);
+        }
+        self.store(&policy, cache, self.step)?;
+        if changed {
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
             return Ok(());
         }
@@ -345,6 +391,7 @@ impl Lane {
             shift: 0,
             history: History::default(),
             shared: None,
+            verdicts: Vec::new(),
             born,
             logits,
         }

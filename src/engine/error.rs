@@ -19,6 +19,12 @@ pub enum EngineError {
     #[error("there is no lane {lane}")]
     #[diagnostic(help("lanes are numbered from 0; there are {lanes}"))]
     NoLane { lane: u32, lanes: usize },
+    #[error("lane 0 keeps everything: the others are compared with it")]
+    #[diagnostic(help("choose another lane"))]
+    Yardstick,
+    #[error("lane {lane} was forked after the prompt, so it cannot start again with another policy")]
+    #[diagnostic(help("change the lane that it was forked from, or start with another --lane"))]
+    ForkedLane { lane: u32 },
     #[error("there is no step {step} to go to; the run is at step {now}")]
     #[diagnostic(help("choose a step between 0 and {now}"))]
     NoStep { step: u32, now: u32 },
@@ -29,7 +35,7 @@ pub enum EngineError {
     #[diagnostic(help("raise --queries-budget, or choose a smaller window"))]
     QueriesBudget { spec: String, needed: usize, kept: usize },
     #[error("policy {spec} is not for this model: {why}")]
-    #[diagnostic(help("give a file that was made for this model"))]
+    #[diagnostic(help("choose another policy or model; a file must be made for this model"))]
     PolicyMisfit { spec: String, why: String },
     #[error("policy {spec} cannot wire this model's layers: {why}")]
     #[diagnostic(help(

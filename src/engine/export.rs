@@ -11,8 +11,19 @@ impl Core {
     /// Lane 0's attention rows of one head, from the kept queries [rows, held slots]; 0 where a query does not see a
     /// slot. Fails where a query has been forgotten for the budget.
     pub fn attention_rows(&mut self, layer: usize, head: usize, rows: Range<u32>) -> Result<Vec<f32>> {
+        self.attention_rows_over(0, layer, head, rows)
+    }
+
+    /// The same over the slots that lane `lane` holds, as it stores them: exp(s − lse), the log-sum-exp being lane 0's.
+    pub fn attention_rows_over(
+        &mut self,
+        lane: usize,
+        layer: usize,
+        head: usize,
+        rows: Range<u32>,
+    ) -> Result<Vec<f32>> {
         let attention = *self.decoder.attention(layer);
-        Ok(self.backend.rows(self.lanes[0].cache, &attention, head, rows)?)
+        Ok(self.backend.rows(self.lanes[lane].cache, &attention, head, rows)?)
     }
 
     /// Probabilities that lane 0's newest query of head `head` in layer `queries` would give the entries of layer `keys`

@@ -47,6 +47,8 @@ pub struct LaneFrame {
     pub row: Arc<[f32]>,
     pub kept: Arc<Kept>,
     pub kv: KvBytes,
+    /// What was read of the cache; `None` where that is all of it, as mostly while the prompt is read.
+    pub reads: Option<Arc<Reads>>,
     /// Against lane 0 in the same step; `None` on lane 0 itself or where the two have no common step.
     pub against: Option<Against>,
     /// Logit lens of the last fed token; empty while the probe is off.
@@ -129,6 +131,27 @@ pub struct KvBytes {
     pub slots_per_layer: Vec<u32>,
 }
 
+/// What a step read of a cache of which a part is enough for its policy (or a prompt, all rows together). Layers not
+/// reached yet: nothing seen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reads {
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub heads: usize,
+    /// Entries that some query head of a kv head read, and those it sees `[layers][kv heads]`.
+    pub entries: Vec<u32>,
+    pub seen: Vec<u32>,
+    /// Bytes of keys and values read `[layers]`.
+    pub bytes: Vec<u64>,
+    /// Bytes of keys and values seen `[layers]`.
+    pub bytes_seen: Vec<u64>,
+    /// Bytes read to choose by `[layers]`, and bytes held for that beside the cache.
+    pub metadata: Vec<u64>,
+    pub metadata_held: u64,
+    /// Share of each head's dense attention that falls on what it read `[layers][heads]`; NaN where not reached.
+    pub covered: Vec<f32>,
+}
+
 /// A lane compared with lane 0 after the same number of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Against {
@@ -183,6 +206,7 @@ pub enum FindingKind {
     EndOfText,
     Overflow,
     LowBudget,
+    Regret,
 }
 
 /// A fact the program noticed by itself, with its evidence and what to do about it.
@@ -224,6 +248,31 @@ impl AttentionStats {
 impl KvNorms {
     pub fn at(&self, layer: usize, kv_head: usize, row: usize) -> usize {
         (layer * self.kv_heads + kv_head) * self.rows + row
+    }
+}
+
+impl Reads {
+    /// Bytes read of keys, values and what is chosen by.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes.iter().chain(&self.metadata).fold(0, |sum, &bytes| sum.saturating_add(bytes))
+    }
+
+    /// Bytes that reading everything takes.
+    pub fn bytes_of_all(&self) -> u64 {
+        self.bytes_seen.iter().fold(0, |sum, &bytes| sum.saturating_add(bytes))
+    }
+
+    /// Bytes read per byte seen; what is chosen by counts, so that it may be above 1.
+    pub fn share(&self) -> f64 {
+        self.bytes_read() as f64 / self.bytes_of_all().max(1) as f64
+    }
+
+    /// Mean and least covered mass over the layers and heads reached; `None` before the first.
+    pub fn covers(&self) -> Option<(f32, f32)> {
+        let reached = || self.covered.iter().filter(|mass| !mass.is_nan());
+        let sum: f64 = reached().map(|&mass| mass as f64).sum();
+        let least = reached().copied().reduce(f32::min)?;
+        Some(((sum / reached().count() as f64) as f32, least))
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::history::History;
 use super::sampler::Sampler;
+use super::verdict::Verdicts;
 use crate::backend::CacheId;
+use crate::model::config::Config;
 use crate::policy::Policy;
 use crate::policy::sharing::Shared;
 use crate::probe::distribution::Logits;
@@ -34,8 +37,20 @@ pub struct Lane {
     pub(super) history: History,
     /// How its layers share, where they do.
     pub shared: Option<Arc<Shared>>,
+    /// The newest decision about each layer.
+    pub(super) verdicts: Verdicts,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
     /// Of the last pass.
     pub logits: Arc<Logits>,
+}
+
+/// Fails with the reason where a policy cannot run on a model of this shape.
+pub fn fits(policy: &Policy, config: &Config) -> Result<()> {
+    let misfit = |why: String| EngineError::PolicyMisfit { spec: policy.spec().to_string(), why };
+    if policy.always_cache_positions() && config.layers.iter().any(|layer| layer.window.is_some()) {
+        let why = "it turns keys to the places of their slots, and this model's sliding-window layers hold others";
+        return Err(misfit(why.into()));
+    }
+    policy.fits(config.layers.len(), config.kv_heads, config.head_dim).map_err(misfit)
 }

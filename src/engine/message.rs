@@ -47,6 +47,11 @@ pub enum Command {
         lane: u32,
         token: u32,
     },
+    /// Another policy for `lane`, as if it had had it from the start: all steps are computed again.
+    Change {
+        lane: u32,
+        spec: String,
+    },
     /// Start again with another prompt; lanes and settings stay.
     Prompt(String),
     SetProbes(Probes),
@@ -93,8 +98,47 @@ pub enum Query {
     Row { lane: u32, layer: u32, head: u32 },
     /// Column sums so far of one lane's head.
     Column { lane: u32, layer: u32, head: u32 },
+    /// Why the token at `position` stays in `lane`'s caches or left them.
+    Why { lane: u32, position: u32 },
     /// −ln p of every prompt token (one head product per prompt token).
     PromptNll,
+}
+
+/// What became of an entry when its layer was decided about the last time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Nothing has ever been decided about this layer.
+    Undecided,
+    Stays,
+    Left,
+    /// It had left before.
+    LeftBefore,
+    /// It came after that.
+    Later,
+}
+
+/// The newest decision of one layer and kv head, as it concerns one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    pub layer: u32,
+    pub kv_head: u32,
+    /// The entry is in the cache now.
+    pub held: bool,
+    pub fate: Fate,
+    /// When it was decided about.
+    pub step: Option<u32>,
+    /// NaN where it was not scored.
+    pub score: f32,
+    /// 1 = the first to stay; 0 where it was not scored.
+    pub rank: u32,
+    /// Entries that were scored, and how many of them stayed.
+    pub of: u32,
+    pub kept: u32,
+    /// The lowest score that stayed without protection; NaN where there is none.
+    pub threshold: f32,
+    /// Protected, whatever its score.
+    pub forced: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +147,8 @@ pub enum Answer {
     Tile { rows: (u32, u32), cols: (u32, u32), height: u32, width: u32, values: Arc<[f32]>, micros: u32 },
     /// (position, value), ascending positions.
     Slots(Arc<[(u32, f32)]>),
+    /// Of each layer and kv head, layers outermost.
+    Why(Arc<[Why]>),
     /// [P] nats; the first is NaN (nothing precedes it).
     PromptNll(Arc<[f32]>),
     /// Why the question has no answer now.

@@ -3,6 +3,7 @@
 mod ahead;
 mod answer;
 mod assemble;
+mod change;
 mod core;
 mod cosines;
 mod error;
@@ -16,10 +17,14 @@ pub mod message;
 mod open;
 mod pieces;
 mod read;
+mod reading;
+mod regret;
 mod sampler;
+mod store;
 mod text;
 mod thread;
 mod travel;
+mod verdict;
 mod view;
 
 pub use self::core::{Core, Pause};

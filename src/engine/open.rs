@@ -1,7 +1,7 @@
 //! Putting a model on a backend.
 
 use super::core::Core;
-use super::error::{EngineError, Result};
+use super::error::Result;
 use super::lane::LaneSpec;
 use super::message::ModelInfo;
 use crate::backend::cpu::CpuBackend;
@@ -49,10 +49,7 @@ const RECENT_WINDOW: usize = 32;
 /// Hands the model's weights to the CPU. `progress(done, total)` counts layers.
 pub fn open(model: &Model, options: &Options, progress: impl FnMut(u64, u64)) -> Result<(Core, ModelInfo)> {
     let config = &model.config;
-    for lane in &options.lanes {
-        let misfit = |why| EngineError::PolicyMisfit { spec: lane.policy.spec().to_string(), why };
-        lane.policy.fits(config.layers.len(), config.kv_heads, config.head_dim).map_err(misfit)?;
-    }
+    options.lanes.iter().try_for_each(|lane| super::lane::fits(&lane.policy, config))?;
     let exact = options.precision == Precision::F32;
     let kv = options.kv.unwrap_or(if exact { KvType::F32 } else { KvType::F16 });
     let max_rows = options.chunk.max(options.lanes.len()).max(config.layers.len() + 1).max(64);

@@ -1,5 +1,5 @@
-//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads, or whose
-//! layers share.
+//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads, reads
+//! sparsely, or whose layers share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,10 +8,12 @@ use super::assemble::{self, PromptStats};
 use super::core::{Core, Pause};
 use super::cosines::Cosines;
 use super::error::Result;
-use super::frame::{Frame, LensLayer};
+use super::frame::{Frame, LensLayer, Reads};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
+use super::reading::{Covered, MOST_GAMMA};
 use super::travel::Keyframe;
+use super::verdict::{self, Verdicts};
 use crate::backend::{CacheId, Row};
 use crate::policy::Policy;
 use crate::policy::sharing::Shared;
@@ -22,6 +24,8 @@ pub struct PromptRead {
     pub stats: PromptStats,
     /// Logit lens of the last token; empty while the probe is off.
     pub lens: Vec<LensLayer>,
+    /// What was read, where that is not everything.
+    pub reads: Option<Arc<Reads>>,
 }
 
 /// A lane that has read the prompt on its own.
@@ -29,8 +33,8 @@ struct Own {
     cache: CacheId,
     logits: Arc<Logits>,
     history: History,
-    shift: u32,
     shared: Option<Arc<Shared>>,
+    verdicts: Verdicts,
     read: PromptRead,
 }
 
@@ -61,9 +65,10 @@ impl Core {
             read += chunk.len();
         }
         self.cosines = cosines.map_or_else(Vec::new, |cosines| cosines.mean(ids.len()));
-        let shared = PromptRead { stats, lens: assemble::prompt_lens(self)? };
+        let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
         let Some(own) = self.open_lanes(cache, &mut between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
+        self.first = Some(frame.clone());
         self.keyframes.push_back(Keyframe::of(self));
         Ok(Some(frame))
     }
@@ -112,6 +117,7 @@ impl Core {
         self.prompt_hidden.clear();
         self.keyframes.clear();
         self.findings.clear();
+        self.first = None;
         self.pass = None;
         self.step = 0;
     }
@@ -126,18 +132,9 @@ impl Core {
         self.lanes[0].logits = logits.clone();
         let mut reads = vec![None];
         for spec in self.specs.clone().iter().skip(1) {
-            reads.push(match spec.policy.reads_alone() {
-                false => {
-                    self.open_on(spec, cache, logits.clone())?;
-                    None
-                }
-                true => {
-                    let Some(own) = self.read_alone(&spec.policy, between)? else { return Ok(None) };
-                    let Own { cache, logits, history, shift, shared, read } = own;
-                    self.lanes.push(Lane { shift, history, shared, ..Lane::new(spec, cache, 0, logits) });
-                    Some(read)
-                }
-            });
+            let Some((lane, read)) = self.open_lane(spec, cache, logits.clone(), between)? else { return Ok(None) };
+            self.lanes.push(lane);
+            reads.push(read);
         }
         for i in 0..self.lanes.len() {
             let lane = &mut self.lanes[i];
@@ -147,27 +144,50 @@ impl Core {
         Ok(Some(reads))
     }
 
+    /// A lane at the end of the prompt, with what it read itself; `None` where reading was given up.
+    pub(super) fn open_lane(
+        &mut self,
+        spec: &LaneSpec,
+        cache: CacheId,
+        logits: Arc<Logits>,
+        between: &mut dyn FnMut(&mut Core, usize) -> Pause,
+    ) -> Result<Option<(Lane, Option<PromptRead>)>> {
+        let whole = spec.policy.sharing().map(|_| self.max_rows);
+        let Some(block) = spec.policy.block().or_else(|| self.sparse_block(&spec.policy)).or(whole) else {
+            return Ok(Some((self.open_on(spec, cache, logits)?, None)));
+        };
+        let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
+        let Own { cache, logits, history, shared, verdicts, read } = own;
+        let shift = self.shift(&spec.policy, cache);
+        let lane = Lane { shift, shared, verdicts, history, ..Lane::new(spec, cache, 0, logits) };
+        Ok(Some((lane, Some(read))))
+    }
+
     /// A lane that starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
-    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<()> {
+    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<Lane> {
         let mut decisions = vec![None; self.config().layers.len()];
         if spec.policy.evicts() {
             decisions = self.decide(&spec.policy, 0, cache, 0)?;
         }
+        let mut verdicts = Verdicts::new();
+        verdict::note(&mut verdicts, &decisions, &*self.backend, cache, 0);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
         let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
         self.rewrite(&decisions, own)?;
-        self.evict(&spec.policy, 1, own, 0)?;
+        self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;
+        self.store(&spec.policy, own, 0)?;
+        self.start_reading(&spec.policy, own)?;
         let shift = self.shift(&spec.policy, own);
         let history = self.prompt_history(&spec.policy, cache)?;
-        self.lanes.push(Lane { shift, history, ..Lane::new(spec, own, 0, logits) });
-        Ok(())
+        Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })
     }
 
-    /// Reads the prompt into a cache of its own, whose layers are wired and which is cut as the policy says. Nothing is
-    /// left of it where that was given up.
-    fn read_alone(
+    /// Reads the prompt `block` tokens at a time into a cache of its own, whose layers are wired and which is cut as the
+    /// policy says. Nothing is left of it where that was given up.
+    fn read_in_blocks(
         &mut self,
         policy: &Policy,
+        block: usize,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
         let shared = match policy.sharing() {
@@ -180,7 +200,7 @@ impl Core {
         let cache = self.backend.cache();
         shared.iter().for_each(|shared| self.backend.wire(cache, &shared.wiring));
         self.backend.shelve_queries(0);
-        let own = self.read_cutting(policy, cache, shared, between);
+        let own = self.read_cutting(policy, block, cache, shared, between);
         self.backend.restore_queries();
         if !matches!(own, Ok(Some(_))) {
             self.backend.free(cache);
@@ -191,18 +211,23 @@ impl Core {
     fn read_cutting(
         &mut self,
         policy: &Policy,
+        block: usize,
         cache: CacheId,
         shared: Option<Arc<Shared>>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
         let prompt = self.prompt.clone();
         let (mut stats, mut read) = (PromptStats::default(), 0);
+        let mut verdicts = Verdicts::new();
+        self.backend.set_sparse(cache, policy.sparse().map(|sparse| (sparse, prompt.len())));
+        let mut covered = Covered::default();
         let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
-        for block in prompt.chunks(policy.block().map_or(self.max_rows, |block| block.min(self.max_rows))) {
+        for block in prompt.chunks(block.min(self.max_rows.max(MOST_GAMMA))) {
             if let Pause::Stop = self.read_rows(block, read, cache, None, between)? {
                 return Ok(None);
             }
             stats.add(&*self.backend);
+            covered.add(&self.backend.covered(), block.len());
             read += block.len();
             if read == prompt.len() {
                 logits = Arc::new(Logits::from(self.backend.logits()));
@@ -210,14 +235,18 @@ impl Core {
             }
             for stage in (0..policy.stages()).filter(|&stage| policy.schedule(stage).block().is_some()) {
                 let decisions = self.decide_after(policy, stage, cache, 0, &prompt[..read])?;
+                verdict::note(&mut verdicts, &decisions, &*self.backend, cache, 0);
                 self.apply(&decisions, cache)?;
             }
         }
         let history = self.prompt_history(policy, cache)?;
+        self.backend.set_sparse(cache, None);
         // While the queries kept are this lane's.
-        self.evict(policy, 0, cache, 0)?;
-        let shift = self.shift(policy, cache);
-        Ok(Some(Own { cache, logits, history, shift, shared, read: PromptRead { stats, lens } }))
+        self.evict(policy, 0, cache, 0, &mut verdicts)?;
+        self.store(policy, cache, 0)?;
+        self.start_reading(policy, cache)?;
+        let reads = policy.sparse().map(|sparse| Arc::new(self.sparse_reads(sparse, cache, &covered)));
+        Ok(Some(Own { cache, logits, history, shared, verdicts, read: PromptRead { stats, lens, reads } }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

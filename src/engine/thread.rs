@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unboun
 
 use super::core::{Core, Pause};
 use super::message::*;
+use crate::policy::Policy;
 
 /// Turns text into prompt ids; says what is wrong otherwise.
 pub type Encode = Box<dyn Fn(&str) -> Result<Vec<u32>, String> + Send>;
@@ -257,6 +258,17 @@ impl Runner {
                         self.tell(Event::Forked { lane: core.lanes().len() as u32 - 1, from: lane });
                     }
                     Err(error) => self.failed(error.to_string()),
+                }
+            }
+            Command::Change { lane, spec } => {
+                self.mode = Mode::Paused;
+                match Policy::parse(&spec) {
+                    Err(error) => self.tell(Event::Notice(error.to_string())),
+                    Ok(policy) => match core.change(lane, policy, |frame| self.tell(Event::Frame(Arc::new(frame)))) {
+                        Ok(()) => self.tell(Event::State(State::Paused { why: None })),
+                        Err(error) if Core::is_interrupted(&error) => self.failed(error.to_string()),
+                        Err(error) => self.tell(Event::Notice(error.to_string())),
+                    },
                 }
             }
             Command::Force { lane, token } => {

@@ -8,7 +8,9 @@ use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
-use crate::cache::{HeadCache, Saved};
+use super::verdict::Verdicts;
+use crate::cache::Saved;
+use crate::policy::reader::Readers;
 use crate::probe::distribution::Logits;
 
 /// Steps between two keyframes.
@@ -27,12 +29,11 @@ struct LaneState {
     fed: usize,
     next: u32,
     kept: Arc<Kept>,
+    shift: u32,
     history: History,
+    verdicts: Verdicts,
+    readers: Option<Readers>,
     logits: Arc<Logits>,
-}
-
-fn head_bytes(head: &HeadCache) -> u64 {
-    head.live_bytes() + (head.len() * 8 * head.row.len()) as u64
 }
 
 impl Keyframe {
@@ -42,21 +43,20 @@ impl Keyframe {
             fed: lane.fed.len(),
             next: lane.next,
             kept: lane.kept.clone(),
+            shift: lane.shift,
             history: lane.history.clone(),
+            verdicts: lane.verdicts.clone(),
+            readers: core.backend.readers(lane.cache).cloned(),
             logits: lane.logits.clone(),
         };
         Self { step: core.step, lanes: core.lanes.iter().map(state).collect() }
     }
 
     pub fn bytes(&self) -> u64 {
-        let one = |saved: &Saved| match saved {
-            Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,
-            Saved::Copy(head) => head_bytes(head),
+        let rest = |l: &LaneState| {
+            4 * l.logits.values.len() as u64 + l.history.bytes() + l.readers.as_ref().map_or(0, Readers::bytes)
         };
-        self.lanes
-            .iter()
-            .map(|l| l.saved.iter().map(one).sum::<u64>() + 4 * l.logits.values.len() as u64 + l.history.bytes())
-            .sum()
+        self.lanes.iter().map(|l| l.saved.iter().map(Saved::bytes).sum::<u64>() + rest(l)).sum()
     }
 }
 
@@ -107,10 +107,13 @@ impl Core {
         let mut later = Vec::new();
         for (lane, state) in self.lanes.iter_mut().zip(&keyframe.lanes) {
             self.backend.restore(lane.cache, &state.saved);
+            self.backend.set_readers(lane.cache, state.readers.clone());
             later.push(lane.fed.split_off(state.fed.min(lane.fed.len())));
             lane.next = state.next;
             lane.kept = state.kept.clone();
+            lane.shift = state.shift;
             lane.history = state.history.clone();
+            lane.verdicts = state.verdicts.clone();
             lane.logits = state.logits.clone();
         }
         self.backend.truncate_queries(self.prompt.len() as u32 + self.step);
@@ -159,10 +162,14 @@ impl Core {
         let Some(from) = self.lanes.get(lane as usize) else { return Err(EngineError::NoLane { lane, lanes }) };
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
-        let (shift, history, shared) = (from.shift, from.history.clone(), from.shared.clone());
+        let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
+        let shared = from.shared.clone();
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
-        self.lanes.push(Lane { fed, next, kept, shift, history, shared, ..Lane::new(&spec, own, self.step, logits) });
+        let readers = self.backend.readers(cache).cloned();
+        self.backend.set_readers(own, readers);
+        let lane = Lane::new(&spec, own, self.step, logits);
+        self.lanes.push(Lane { fed, next, kept, shift, history, shared, verdicts, ..lane });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::history::History;
 use super::text::Words;
-use crate::backend::cpu::simd::sum_of_squares;
 use crate::backend::{Attention, Backend, BackendError, CacheId};
 use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
 use crate::policy::part::{Ahead, LaneView, LayerView, Norm, Start, Text};
+use crate::simd::sum_of_squares;
 
 /// All layers of a cache. Queries older than the newest come from the kept ones and are lane 0's: asked for after the
 /// prompt only, when all lanes still share it.
@@ -101,6 +101,10 @@ impl LaneView for LaneCaches<'_, '_> {
 
     fn tokens(&self) -> &[u32] {
         self.tokens
+    }
+
+    fn context(&self) -> usize {
+        self.reader.decoder.config().context
     }
 
     fn text(&self) -> &dyn Text {

@@ -14,7 +14,7 @@ use super::expected::{FUTURE, mean};
 use super::key::{Count, Key, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, dot, wide};
-use super::rope::{mean_rotation, plain_queries, rotated};
+use super::rope::{Angles, mean_rotation, plain_queries, rotated};
 
 static TAU: Key<Real> = Key::new("tau", "how sharply the likeness to the mean query counts", Real(0.0, 1000.0), 5.0);
 static SINKS: Key<Count> =
@@ -53,6 +53,7 @@ impl Scorer for Cap {
     fn score(&self, _at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
         let (dim, end) = (view.head_dim(), view.newest() + 1);
         let rotation = mean_rotation(view.turns(), end, self.future);
+        let angles = Angles::of(view);
         let score = |kv_head: usize| {
             let sinks = view.positions(kv_head).partition_point(|&p| (p as usize) < self.sinks);
             let mut scores = vec![0.0; view.positions(kv_head).len()];
@@ -60,7 +61,7 @@ impl Scorer for Cap {
             keys.chunks_exact_mut(dim).for_each(normalise);
             let values = wide(&view.values(kv_head)[sinks * dim..]);
             let anchor = |head| {
-                let mean = mean(&wide(&plain_queries(view, head, self.sinks as u32..end)), dim);
+                let mean = mean(&wide(&plain_queries(view, &angles, head, self.sinks as u32..end)), dim);
                 let mut anchor: Vec<f64> = (0..dim).map(|i| rotated(&rotation, i, |j| mean[j])).collect();
                 normalise(&mut anchor);
                 anchor
@@ -90,8 +91,7 @@ impl Cap {
         let mut capacity = Symmetric::sum_of_squares(values, dim, |t| weights[t] + 1e-6);
         capacity.add_to_diagonal(1.0);
         let Some(factor) = capacity.factor() else { return vec![f64::NAN; weights.len()] };
-        let carried = |(weight, value): (f64, &[f64])| weight * factor.inverse_form(&mut value.to_vec());
-        weights.iter().copied().zip(values.chunks_exact(dim)).map(carried).collect()
+        weights.iter().zip(factor.inverse_forms(values)).map(|(weight, form)| weight * form).collect()
     }
 }
 

@@ -4,10 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::amount::Amount;
+use super::delta::Sparse;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
 use super::evictor::{Evictor, Wrapper};
-use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores};
+use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Storage};
+use super::reader::{Reader, Readers, Setting};
 use super::select::ties;
 use super::sharing::Sharing;
 use super::spec::Spec;
@@ -19,6 +22,11 @@ pub struct Policy {
     /// One after the other: the second sees what the first left.
     evictors: Vec<Evictor>,
     sharing: Option<Arc<dyn Sharing>>,
+    storage: Option<Arc<dyn Storage>>,
+    /// Reads a part of what is left, so many entries at most.
+    reader: Option<(Arc<dyn Reader>, Option<Amount>)>,
+    /// Reads the prompt on its own.
+    sparse: Option<Sparse>,
 }
 
 /// What one layer keeps, and why.
@@ -43,9 +51,10 @@ impl Policy {
     /// Fails where a part has nothing to act on, or two parts of one evictor claim the same role.
     pub fn new(spec: Spec) -> Result<Self, SpecError> {
         let whole = spec.to_string();
-        let mut evictors = Vec::new();
+        let (mut evictors, mut reader, mut sparse) = (Vec::new(), None, None);
         let mut wrappers: Vec<Wrapper> = Vec::new();
         let mut sharing: Option<(Arc<dyn Sharing>, &'static str)> = None;
+        let mut storage: Option<(&'static str, usize, Arc<dyn Storage>)> = None;
         let (mut at, parts) = (0, spec.parts());
         for part in parts {
             let name = part.policy().name;
@@ -56,6 +65,17 @@ impl Policy {
                     return refuse(Problem::Alone(name), help);
                 }
                 Part::Full => {}
+                Part::Storage(stores) => {
+                    if let Some((first, ..)) = storage.replace((name, at, stores)) {
+                        let help = "keep one of the two, or run them as two lanes to compare them".into();
+                        return refuse(Problem::BothStore { first, second: name }, help);
+                    }
+                }
+                Part::Prefill(_) if parts.len() > 1 => {
+                    let help = format!("`{name}` stands alone: what others go by, rows of the prompt, is not its own");
+                    return refuse(Problem::Alone(name), help);
+                }
+                Part::Prefill(rule) => sparse = Some(rule),
                 Part::Missing(what) => {
                     let help = format!("`attnscope policies` lists the keys of `{name}`");
                     return refuse(Problem::Missing { policy: name, what }, help);
@@ -67,19 +87,52 @@ impl Policy {
                     }
                 }
                 Part::Scorer(scorer) => {
-                    let evictor = Evictor::new(scorer, part.budget(), std::mem::take(&mut wrappers))
+                    if let Some((first, at, _)) = storage {
+                        let help = format!("write it last: `{name}+{first}`");
+                        return Err(SpecError::new(&whole, (at, first.len()), Problem::NotLast(first), help));
+                    }
+                    let evictor = Evictor::new(name, scorer, part.budget(), std::mem::take(&mut wrappers))
                         .map_err(|(problem, at, len, help)| SpecError::new(&whole, (at, len), problem, help))?;
                     evictors.push(evictor);
+                }
+                Part::Reader(_) if reader.is_some() => {
+                    return refuse(Problem::TwoReaders(name), "keep one of them".into());
+                }
+                Part::Reader(part_reader) if wrappers.is_empty() => reader = Some((part_reader, part.budget())),
+                Part::Reader(_) => {
+                    let help = "write the reader last, behind what evicts: `snapkv@50%+quest`".into();
+                    return refuse(Problem::NothingBehind(wrappers[wrappers.len() - 1].name), help);
                 }
                 wrapper => wrappers.push(Wrapper { part: wrapper, name, at }),
             }
             at += part.to_string().len() + 1;
         }
+        if evictors.len() > 1 && evictors.iter().any(Evictor::always_cache_positions) {
+            let help = "it moves all keys to the numbers of their slots, which others do not expect".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone("positions=cache"), help));
+        }
         if let Some(Wrapper { name, at, .. }) = wrappers.first() {
             let help = format!("write what it acts on behind it, for example `{name}+snapkv@50%`");
             return Err(SpecError::new(&whole, (*at, name.len()), Problem::NothingBehind(name), help));
         }
-        Ok(Self { spec, evictors, sharing: sharing.map(|(sharing, _)| sharing) })
+        if let Some((name, at, _)) = &storage
+            && evictors.iter().any(Evictor::rewrites_in_decode)
+        {
+            let help = "let what rewrites them act once, after the prompt: entries are packed after that".into();
+            return Err(SpecError::new(&whole, (*at, name.len()), Problem::Rewritten(name), help));
+        }
+        if reader.is_some() && evictors.iter().any(Evictor::always_cache_positions) {
+            let help = "it moves all keys in every step; what is known of them is known before that".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone("positions=cache"), help));
+        }
+        if let Some((_, name)) = &sharing
+            && (storage.is_some() || reader.is_some())
+        {
+            let help = "evictors may stand beside it; run what stores or reads otherwise as a lane of its own".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone(name), help));
+        }
+        let (storage, sharing) = (storage.map(|(_, _, storage)| storage), sharing.map(|(sharing, _)| sharing));
+        Ok(Self { spec, evictors, sharing, storage, reader, sparse })
     }
 
     /// In normal form.
@@ -102,6 +155,35 @@ impl Policy {
         !self.evictors.is_empty()
     }
 
+    /// How what stays is stored; `None`: as the cache stores numbers.
+    pub fn storage(&self) -> Option<&Arc<dyn Storage>> {
+        self.storage.as_ref()
+    }
+
+    /// The lane reads the prompt on its own, sparsely.
+    pub fn sparse(&self) -> Option<Sparse> {
+        self.sparse
+    }
+
+    /// Steps read only a part of what is held.
+    pub fn reads_a_part(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// What reads for each kv head after a prompt that left `lane`; `None`: all is read. The setting's budget is
+    /// set here.
+    pub fn readers(&self, setting: Setting, lane: &dyn LaneView) -> Option<Readers> {
+        let (reader, amount) = self.reader.as_ref()?;
+        let amount = amount.filter(|amount| !amount.is_everything());
+        let budget = amount.map(|amount| amount.of(setting.prompt).max(1));
+        Some(Readers::new(reader.start(Setting { budget, ..setting }, lane), setting.layers))
+    }
+
+    /// Queries at the end of a prompt of `prompt` tokens that reading starts with.
+    pub fn reading_window(&self, prompt: usize) -> usize {
+        self.reader.as_ref().map_or(0, |(reader, _)| reader.window(prompt))
+    }
+
     /// When entries may leave at stage `stage`.
     pub fn schedule(&self, stage: usize) -> Schedule {
         self.evictors[stage].schedule()
@@ -112,19 +194,15 @@ impl Policy {
         self.sharing.as_deref()
     }
 
-    /// The lane reads the prompt on its own: what it computes there differs from lane 0's.
-    pub fn reads_alone(&self) -> bool {
-        self.sharing.is_some() || self.block().is_some()
-    }
-
     /// Tokens of the prompt after which the lane is cut while it reads.
     pub fn block(&self) -> Option<usize> {
         self.evictors.iter().filter_map(|e| e.schedule().block()).min()
     }
 
-    /// Entries may leave after steps, not only after the prompt.
+    /// Entries may leave or be packed after steps, not only after the prompt.
     pub fn acts_in_decode(&self) -> bool {
-        self.evictors.iter().any(|e| e.schedule().acts_in_decode())
+        let packs = self.storage.as_ref().is_some_and(|storage| storage.acts_in_decode());
+        packs || self.evictors.iter().any(|e| e.schedule().acts_in_decode())
     }
 
     /// Entries that a kv head may hold, on average, after stage `stage` and a prompt of `prompt` tokens; `None` if
@@ -151,15 +229,22 @@ impl Policy {
         self.evictors.iter().any(|e| e.schedule().acts(0) && e.cache_positions())
     }
 
+    /// So it does after every step: the next position is the number of entries that a kv head holds (the most).
+    pub fn always_cache_positions(&self) -> bool {
+        self.evictors.iter().any(|e| e.always_cache_positions())
+    }
+
     /// Queries at the end of a prompt of `prompt` tokens that must stay available until the policy has decided.
     pub fn window(&self, prompt: usize) -> usize {
         let first = self.evictors.iter().filter(|e| e.schedule().acts(0));
-        first.map(|e| e.window(prompt)).max().unwrap_or(0)
+        let stored = self.storage.as_ref().map_or(0, |storage| storage.window(prompt));
+        first.map(|e| e.window(prompt)).fold(stored, usize::max)
     }
 
     /// The column sums of the attention must be taken.
     pub fn needs_received(&self) -> bool {
-        self.evictors.iter().any(|e| e.needs_received())
+        let stored = self.storage.as_ref().is_some_and(|storage| storage.needs_received());
+        stored || self.evictors.iter().any(|e| e.needs_received())
     }
 
     /// Rows of the past in which what each slot received must be remembered.
@@ -240,6 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_stands_alone_or_beside_evictors_but_not_between_a_wrapper_and_its_scorer() {
+        let policy = |spec| Policy::parse(spec).unwrap();
+        assert!(policy("quest").reads_a_part() && !policy("quest").evicts());
+        assert_eq!(policy("snapkv@50%+quest@64").stages(), 1);
+        assert!(policy("snapkv@50%+quest@64").reads_a_part() && !policy("snapkv@50%").reads_a_part());
+        let refused = |spec| {
+            let error = Policy::parse(spec).unwrap_err();
+            (error.problem().clone(), error.position())
+        };
+        assert_eq!(refused("quest+knorm+quest"), (Problem::TwoReaders("quest"), "quest@1024+knorm@50%+".len()));
+        assert_eq!(refused("adakv+quest+knorm").0, Problem::NothingBehind("adakv"));
+        assert_eq!(refused("adakv+quest").0, Problem::NothingBehind("adakv"));
+        assert_eq!(refused("delta+knorm"), (Problem::Alone("delta"), 0));
+    }
+
+    #[test]
     fn the_engine_knows_beforehand_what_is_needed() {
         let policy = |spec| Policy::parse(spec).unwrap();
         assert!(policy("h2o").needs_received() && !policy("tova").needs_received());
@@ -257,5 +358,28 @@ mod tests {
         assert_eq!(Policy::parse("knorm@6").unwrap().decide(0, moment(6, 0), &layer.alone()), [None]);
         let decision = policy.decide(0, moment(6, 0), &layer.alone()).remove(0).unwrap();
         assert_eq!((decision.budget, decision.scores.values[0].len()), (vec![3], 6));
+    }
+
+    #[test]
+    fn storage_stands_last_and_alone_of_its_kind() {
+        let refused = |spec: &str| {
+            let error = Policy::parse(spec).unwrap_err();
+            (error.problem().clone(), error.position())
+        };
+        assert_eq!(refused("kivi+int4"), (Problem::BothStore { first: "kivi", second: "int4" }, 5));
+        assert_eq!(refused("snapkv@50%+think+kivi").1, 17);
+        assert_eq!(refused("kivi+snapkv@50%"), (Problem::NotLast("kivi"), 0));
+        assert_eq!(refused("adakv+kivi"), (Problem::NothingBehind("adakv"), 0));
+        assert_eq!(refused("full+kivi").0, Problem::Alone("full"));
+        assert_eq!(refused("merge+h2o@50%+kivi"), (Problem::Rewritten("kivi"), 14));
+        assert!(matches!(refused("kivi:residual=100").0, Problem::Missing { policy: "kivi", .. }));
+        let policy = |spec: &str| Policy::parse(spec).unwrap();
+        assert!(policy("merge+snapkv@50%+kivi").storage().is_some() && policy("kivi").stages() == 0);
+        assert!(policy("kivi").acts_in_decode() && !policy("think").acts_in_decode() && !policy("kivi").evicts());
+        assert_eq!(
+            (policy("think").window(465), policy("zipcache").window(465), policy("int4").window(465)),
+            (32, 465, 0)
+        );
+        assert!(policy("akvq").needs_received() && !policy("kivi").needs_received());
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::part::{Moment, Part, Schedule};
+use super::property_tests::evicts_alone;
 use super::registry::POLICIES;
 use super::spec::PartSpec;
 use super::testing::{Lane, Layer};
@@ -33,6 +34,12 @@ const CHAINS: &[(&str, Meets, bool)] = &[
     ("adakv", Meets::Layer, true),
     ("adakv:alpha=0", Meets::Layer, true),
     ("pyramid", Meets::LaneRounded, true),
+    ("squeeze", Meets::Lane, true),
+    ("dynamickv:layers=2", Meets::Lane, true),
+    ("zigzag", Meets::Lane, true),
+    ("zigzag:by=count,window=2+adakv", Meets::Lane, true),
+    ("headkv", Meets::Lane, true),
+    ("dynamickv:layers=1,most=2+adakv", Meets::Lane, true),
     ("perlayer:keep=5/2/1", Meets::Lane, true),
     ("perlayer:keep=1/3+adakv", Meets::Lane, true),
     ("criticalkv", Meets::Head, true),
@@ -41,12 +48,17 @@ const CHAINS: &[(&str, Meets, bool)] = &[
     ("entropychunkkv:chunk=5,low=2", Meets::Head, false),
     ("chunk:size=7", Meets::OneOf(7), false),
     ("block:size=5", Meets::Head, false),
+    ("blockwise:size=5", Meets::Head, true),
+    ("kvcrush", Meets::Head, true),
+    ("kvcrush:crush=100%,anchor=mean+protect", Meets::Head, true),
     ("fair:spans=3", Meets::Head, true),
     ("protect:sinks=2,recent=3", Meets::Head, true),
     ("protect+block:size=9", Meets::Head, false),
     ("decoding:every=2", Meets::Head, true),
     ("decoding:every=2,of=seen+fair", Meets::Head, true),
     ("merge", Meets::Head, true),
+    ("cam:merge=3", Meets::Head, true),
+    ("cam+decoding:every=2", Meets::Head, true),
     ("rerotate", Meets::Head, true),
 ];
 
@@ -71,7 +83,7 @@ fn budgets() -> impl Strategy<Value = String> {
 }
 
 fn scorers() -> impl Iterator<Item = &'static str> {
-    POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name)
+    POLICIES.iter().filter(|policy| evicts_alone(policy)).map(|policy| policy.name)
 }
 
 /// Every chain before `scorer`; a few need rows that do not exist after a step.
@@ -184,7 +196,7 @@ proptest! {
         for scorer in scorers() {
             for (policy, ..) in chains(&format!("{scorer}@{budget}")) {
                 let (at, lane) = at_its_moment(&policy, &lane);
-                let lane: Vec<Layer> = lane.into_iter().map(|layer| Layer { asked_rows: 0.into(), asked_received: false.into(), ..layer }).collect();
+                let lane: Vec<Layer> = lane.into_iter().map(|layer| Layer { asked_rows: 0.into(), asked_received: false.into(), asked_history: 0.into(), ..layer }).collect();
                 policy.decide(0, at, &Lane(&lane));
                 let announced = if at.step == 0 { policy.window(at.prompt) } else { 1 };
                 for layer in &lane {
@@ -199,12 +211,15 @@ proptest! {
 #[test]
 fn every_wrapper_is_among_the_chains() {
     for policy in POLICIES {
-        let wraps =
-            !matches!((policy.build)(&PartSpec::defaults(policy)), Part::Full | Part::Scorer(_) | Part::Missing(_));
+        let part = (policy.build)(&PartSpec::defaults(policy));
+        let wraps = !matches!(
+            part,
+            Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) | Part::Missing(_)
+        );
         let named = |(chain, ..): &(&str, Meets, bool)| chain.split(['+', ':']).any(|part| part == policy.name);
         assert!(!wraps || CHAINS.iter().any(named), "{}", policy.name);
     }
     let built = |spec: &str| chains(spec).count();
-    assert_eq!((built("knorm@5"), built("snapkv@5")), (CHAINS.len(), CHAINS.len() - 2));
+    assert_eq!((built("knorm@5"), built("snapkv@5")), (CHAINS.len(), CHAINS.len() - 3));
     assert_eq!(Policy::parse("adakv+h2o@5").unwrap().schedule(0), Schedule::EveryStep);
 }

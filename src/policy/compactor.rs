@@ -14,7 +14,7 @@ use super::leverage::{Leverage, SEED, SKETCH, z_scores};
 use super::noncausal::{CHUNK, NonCausal, PADDING};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::wide;
-use super::rope::plain_keys;
+use super::rope::{Angles, plain_keys};
 
 static BLEND: Key<Auto<Real>> =
     Key::new("blend", "how much the leverage counts", Auto(Real(0.0, 100.0), "the share that leaves"), None);
@@ -68,7 +68,8 @@ impl Scorer for Compactor {
             first..positions.len().saturating_sub(self.recent).max(first)
         };
         let heads = 0..view.kv_heads();
-        let keys = |kv_head| wide(&plain_keys(view, kv_head, middle(kv_head)));
+        let angles = Angles::of(view);
+        let keys = |kv_head| wide(&plain_keys(view, &angles, kv_head, middle(kv_head)));
         let leverage = z_scores(heads.clone().map(|g| self.leverage.of(keys(g), view.head_dim())).collect());
         let attention = z_scores(heads.clone().map(|g| self.attention.of(view, g, middle(g))).collect());
         let mut scores = Scores::default();

@@ -38,6 +38,12 @@ pub enum Family {
     Budget,
     /// Changes how or when what stands behind it acts.
     Wrapper,
+    /// Stores entries in fewer bits.
+    Quantizer,
+    /// Stores fewer channels of entries.
+    Channels,
+    /// Selects at attention time: nothing leaves, a part is read.
+    Reader,
     /// Layers use each other's caches or maps.
     Sharing,
 }
@@ -49,6 +55,9 @@ impl Family {
             Self::Scorer => 'S',
             Self::Budget => 'B',
             Self::Wrapper => 'W',
+            Self::Quantizer => 'Q',
+            Self::Channels => 'C',
+            Self::Reader => 'A',
             Self::Sharing => 'X',
         }
     }
@@ -59,6 +68,9 @@ impl Family {
             Self::Scorer => "scorer",
             Self::Budget => "budget",
             Self::Wrapper => "wrapper",
+            Self::Quantizer => "quantizer",
+            Self::Channels => "channels",
+            Self::Reader => "reader",
             Self::Sharing => "sharing",
         }
     }
@@ -77,6 +89,10 @@ impl Descriptor {
             Part::Full => "never",
             Part::Scorer(scorer) => scorer.schedule().words(),
             Part::Schedule(schedule) => schedule.words(),
+            Part::Storage(storage) if storage.acts_in_decode() => Schedule::EveryStep.words(),
+            Part::Storage(_) => Schedule::AfterPrefill.words(),
+            Part::Reader(_) => "reads, every step",
+            Part::Prefill(_) => "while the prompt is read",
             Part::Sharing(_) => "from the prompt on",
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
                 "with what it wraps"

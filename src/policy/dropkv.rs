@@ -11,6 +11,8 @@ use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Auto, Count, Key};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
+use super::product::Matrix;
+use super::quadratic::{dot, wide};
 use super::snapkv::{AUTO, voters};
 
 static WINDOW: Key<Auto<Count>> =
@@ -40,41 +42,34 @@ impl Scorer for DropKv {
     }
 
     fn score(&self, at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
-        let (dim, end) = (view.head_dim(), view.newest() + 1);
+        let (dim, end, group) = (view.head_dim(), view.newest() + 1, view.group());
         let from = end.saturating_sub(self.window(at.prompt) as u32);
-        let change = group_mean(view, |head| {
-            let values = view.values(head / view.group());
-            let mut sums = vec![0.0; values.len() / dim];
-            let rows = view.rows(head, from..end);
-            let changes: Vec<Vec<f32>> =
-                rows.par_chunks_exact(sums.len().max(1)).map(|row| changes(row, &values, dim)).collect();
-            for change in changes {
-                sums.iter_mut().zip(change).for_each(|(sum, c)| *sum += c);
-            }
-            sums
-        });
+        let values: Vec<Vec<f64>> = (0..view.kv_heads()).map(|kv_head| wide(&view.values(kv_head))).collect();
+        let rows: Vec<Vec<f32>> = (0..view.kv_heads() * view.group()).map(|head| view.rows(head, from..end)).collect();
+        let one = |(head, rows): (usize, &Vec<f32>)| changes(rows, &values[head / group], dim);
+        let changes: Vec<Vec<f32>> = rows.par_iter().enumerate().map(one).collect();
+        let change = group_mean(view, |head| changes[head].clone());
         Some(Scores::free(change))
     }
 }
 
-/// (p/(1 − p))²·‖v − o‖² of each entry, for one query's probabilities `row` [n] over `values` [n, dim].
-fn changes(row: &[f32], values: &[f32], dim: usize) -> Vec<f32> {
-    let mut output = vec![0.0; dim];
-    for (p, v) in row.iter().zip(values.chunks_exact(dim)) {
-        output.iter_mut().zip(v).for_each(|(o, v)| *o += p * v);
+/// Σ over rows of (p/(1 − p))²·‖v − o‖² of each entry: probabilities `rows` [w, n] over `values` [n, dim] → [n].
+fn changes(rows: &[f32], values: &[f64], dim: usize) -> Vec<f32> {
+    let n = values.len() / dim;
+    let rows = wide(rows);
+    let outputs = Matrix::of(&rows, n).times(Matrix::of(values, dim));
+    // ‖v − o‖² = ‖v‖² − 2v·o + ‖o‖², in f64: where v is near o, most of it cancels
+    let products = Matrix::of(&outputs, dim).times(Matrix::of(values, dim).turned());
+    let squares = |x: &[f64]| x.chunks_exact(dim).map(|x| dot(x, x)).collect::<Vec<_>>();
+    let (of_outputs, of_values) = (squares(&outputs), squares(values));
+    let mut sums = vec![0.0f64; n];
+    for ((row, products), output) in rows.chunks_exact(n.max(1)).zip(products.chunks_exact(n.max(1))).zip(of_outputs) {
+        for (((sum, p), product), value) in sums.iter_mut().zip(row).zip(products).zip(&of_values) {
+            let odds = p / (1.0 - p).max(1e-6);
+            *sum += odds * odds * (value - 2.0 * product + output).max(0.0);
+        }
     }
-    let change =
-        |(&p, v): (&f32, &[f32])| if p > 0.0 { (p / (1.0 - p).max(1e-6)).powi(2) * distance(v, &output) } else { 0.0 };
-    row.iter().zip(values.chunks_exact(dim)).map(change).collect()
-}
-
-/// ‖a − b‖₂² in eight strands, which the compiler turns into vectors.
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    let mut strands = [0.0; 8];
-    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
-        strands.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s += (a - b) * (a - b));
-    }
-    strands.iter().sum()
+    sums.into_iter().map(|sum| sum as f32).collect()
 }
 
 #[cfg(test)]

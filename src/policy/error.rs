@@ -34,8 +34,13 @@ pub enum Problem {
     Alone(&'static str),
     NothingBehind(&'static str),
     NotInDecode(&'static str),
+    OnlyAfterPrompt(&'static str),
     Missing { policy: &'static str, what: String },
     OwnSize(&'static str),
+    BothStore { first: &'static str, second: &'static str },
+    NotLast(&'static str),
+    Rewritten(&'static str),
+    TwoReaders(&'static str),
 }
 
 impl fmt::Display for Problem {
@@ -56,6 +61,15 @@ impl fmt::Display for Problem {
             Self::NothingBehind(policy) => write!(f, "`{policy}` has nothing behind it to act on"),
             Self::Missing { policy, what } => write!(f, "`{policy}` {what}"),
             Self::OwnSize(policy) => write!(f, "`{policy}` acts on a budget, and what stands behind it has none"),
+            Self::OnlyAfterPrompt(policy) => {
+                write!(f, "`{policy}` cannot act after a step, as what stands behind it does")
+            }
+            Self::BothStore { first, second } => {
+                write!(f, "both `{first}` and `{second}` decide how entries are stored")
+            }
+            Self::NotLast(policy) => write!(f, "`{policy}` stores what others leave, and stands before one of them"),
+            Self::Rewritten(policy) => write!(f, "entries that `{policy}` has packed would be rewritten after a step"),
+            Self::TwoReaders(policy) => write!(f, "`{policy}` is the second to decide what is read"),
             Self::NotInDecode(policy) => write!(f, "what stands behind `{policy}` cannot be scored after a step"),
         }
     }

@@ -30,17 +30,29 @@ pub(super) struct Wrapper {
     pub at: usize,
 }
 
+const ROTATES_ONCE: &str =
+    "keys are turned once, after the prompt; `streaming:positions=cache` turns them at every step";
+const ONLY_AFTER_PROMPT: &str =
+    "it needs rows of several queries, or to read on, which is possible after the prompt only";
+
 /// What is wrong, the byte where and its length, and what would be right.
 type Wrong = (Problem, usize, usize, String);
 
 impl Evictor {
-    /// `wrappers`: as written, the outermost first.
-    pub fn new(scorer: Arc<dyn Scorer>, amount: Option<Amount>, wrappers: Vec<Wrapper>) -> Result<Self, Wrong> {
+    /// `own`: name of the scorer; `wrappers`: as written, the outermost first.
+    pub fn new(
+        own: &'static str,
+        scorer: Arc<dyn Scorer>,
+        amount: Option<Amount>,
+        wrappers: Vec<Wrapper>,
+    ) -> Result<Self, Wrong> {
         let schedule = scorer.schedule();
-        let mut evictor =
-            Self { scorer, amount, schedule, allocators: Vec::new(), refiner: None, chooser: None, rewriter: None };
+        let rewriter = scorer.rewriter();
         // what was claimed: layers, heads, refining, choosing, the schedule, rewriting
         let mut claims: [Option<&'static str>; 6] = [None; 6];
+        claims[5] = rewriter.is_some().then_some(own);
+        let mut evictor =
+            Self { scorer, amount, schedule, allocators: Vec::new(), refiner: None, chooser: None, rewriter };
         for Wrapper { part, name, at } in wrappers.into_iter().rev() {
             let mut claim = |role: usize| match claims[role].replace(name) {
                 None => Ok(()),
@@ -56,6 +68,13 @@ impl Evictor {
             match part {
                 Part::Allocator(allocator) => {
                     claim(allocator.level() as usize)?;
+                    if evictor.always_cache_positions() {
+                        let help = "one position serves all heads, so they must keep the same number".into();
+                        return Err((Problem::BothDecide { first: name, second: own }, at, name.len(), help));
+                    }
+                    if evictor.schedule.acts_in_decode() && !allocator.decodes() {
+                        return Err((Problem::OnlyAfterPrompt(name), at, name.len(), ONLY_AFTER_PROMPT.into()));
+                    }
                     evictor.allocators.push(allocator);
                 }
                 Part::Refiner(refiner) => {
@@ -68,18 +87,35 @@ impl Evictor {
                 }
                 Part::Schedule(schedule) => {
                     claim(4)?;
-                    if schedule.acts_in_decode() && !evictor.scorer.decodes() {
-                        let help = "it needs rows of several queries, which exist after the prompt only".into();
-                        return Err((Problem::NotInDecode(name), at, name.len(), help));
+                    if schedule.acts_in_decode() && !evictor.decodes() {
+                        return Err((Problem::NotInDecode(name), at, name.len(), ONLY_AFTER_PROMPT.into()));
                     }
                     evictor.schedule = schedule;
+                    evictor.turns_in_time().ok_or((
+                        Problem::OnlyAfterPrompt(claims[5].unwrap_or(own)),
+                        at,
+                        name.len(),
+                        ROTATES_ONCE.into(),
+                    ))?;
                 }
                 Part::Rewriter(rewriter) => {
                     claim(5)?;
                     evictor.rewriter = Some(rewriter);
+                    evictor.turns_in_time().ok_or((
+                        Problem::OnlyAfterPrompt(name),
+                        at,
+                        name.len(),
+                        ROTATES_ONCE.into(),
+                    ))?;
                 }
                 Part::Around(around) => evictor.scorer = around(evictor.scorer),
-                Part::Full | Part::Scorer(_) | Part::Sharing(_) | Part::Missing(_) => {}
+                Part::Full
+                | Part::Scorer(_)
+                | Part::Storage(_)
+                | Part::Reader(_)
+                | Part::Prefill(_)
+                | Part::Sharing(_)
+                | Part::Missing(_) => {}
             }
         }
         evictor.allocators.sort_by_key(|allocator| allocator.level());
@@ -88,6 +124,17 @@ impl Evictor {
 
     pub fn schedule(&self) -> Schedule {
         self.schedule
+    }
+
+    /// `None` where keys should lie elsewhere after the prompt, but nothing is decided then, or several times before.
+    fn turns_in_time(&self) -> Option<()> {
+        let in_time = self.schedule.acts(0) || self.always_cache_positions();
+        (!self.cache_positions() || in_time && self.schedule.block().is_none()).then_some(())
+    }
+
+    /// All its parts can act after a step.
+    fn decodes(&self) -> bool {
+        self.scorer.decodes() && self.allocators.iter().all(|allocator| allocator.decodes())
     }
 
     pub fn window(&self, prompt: usize) -> usize {
@@ -100,8 +147,17 @@ impl Evictor {
         self.rewriter.as_ref().is_some_and(|rewriter| rewriter.cache_positions())
     }
 
+    pub fn always_cache_positions(&self) -> bool {
+        self.rewriter.as_ref().is_some_and(|rewriter| rewriter.always_cache_positions())
+    }
+
+    /// Keys or values that stay may change after steps.
+    pub fn rewrites_in_decode(&self) -> bool {
+        self.rewriter.is_some() && self.schedule.acts_in_decode()
+    }
+
     pub fn needs_received(&self) -> bool {
-        self.scorer.needs_received()
+        self.scorer.needs_received() || self.rewriter.as_ref().is_some_and(|rewriter| rewriter.needs_received())
     }
 
     pub fn history(&self) -> usize {
@@ -113,6 +169,7 @@ impl Evictor {
     }
 
     pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
+        self.allocators.iter().try_for_each(|allocator| allocator.fits(layers, kv_heads, head_dim))?;
         self.scorer.fits(layers, kv_heads, head_dim)
     }
 

@@ -13,7 +13,7 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, Real, SWITCH};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, dot, wide};
-use super::rope::{mean_rotation, plain_queries, rotated};
+use super::rope::{Angles, mean_rotation, plain_queries, rotated};
 
 pub(super) static FUTURE: Key<Count> =
     Key::new("future", "positions to come whose rotations are averaged", Count(1, 100_000), 512);
@@ -66,13 +66,15 @@ impl Scorer for Expected {
         let (dim, end) = (view.head_dim(), view.newest() + 1);
         let rotation = mean_rotation(view.turns(), end, self.future);
         let scale = view.scale() as f64;
+        let angles = Angles::of(view);
         let score = |kv_head: usize| {
             let sinks = view.positions(kv_head).partition_point(|&p| (p as usize) < self.sinks);
             let mut scores = vec![0.0; view.positions(kv_head).len()];
             let keys = wide(&view.keys(kv_head)[sinks * dim..]);
             let heads = kv_head * view.group()..(kv_head + 1) * view.group();
-            let queries: Vec<Vec<f64>> =
-                heads.map(|head| wide(&plain_queries(view, head, (self.sinks as u32).min(end)..end))).collect();
+            let queries: Vec<Vec<f64>> = heads
+                .map(|head| wide(&plain_queries(view, &angles, head, (self.sinks as u32).min(end)..end)))
+                .collect();
             if queries[0].is_empty() {
                 return scores;
             }
@@ -80,11 +82,12 @@ impl Scorer for Expected {
                 let (mean, covariance) = statistics(queries, dim, self.covariance);
                 let mean: Vec<f64> = (0..dim).map(|i| rotated(&rotation, i, |j| mean[j])).collect();
                 let covariance = covariance.map(|c| turned(&c, &rotation, dim));
-                let logit = |k: &[f64]| {
-                    let spread = covariance.as_ref().map_or(0.0, |c| c.form(k));
-                    dot(&mean, k) * scale + spread * scale * scale / 2.0
-                };
-                softmax(keys.par_chunks_exact(dim).map(logit).collect())
+                let mut logits: Vec<f64> = keys.chunks_exact(dim).map(|k| dot(&mean, k) * scale).collect();
+                if let Some(covariance) = covariance {
+                    let spreads = covariance.forms(&keys);
+                    logits.iter_mut().zip(spreads).for_each(|(logit, s)| *logit += s * scale * scale / 2.0);
+                }
+                softmax(logits)
             };
             let heads: Vec<Vec<f64>> = queries.into_par_iter().map(expect).collect();
             let values = view.values(kv_head);

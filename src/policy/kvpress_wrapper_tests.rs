@@ -20,6 +20,9 @@ impl LaneView for Shown {
     fn tokens(&self) -> &[u32] {
         unreachable!("none of these policies asks")
     }
+    fn context(&self) -> usize {
+        0
+    }
     fn text(&self) -> &dyn Text {
         &Letters
     }

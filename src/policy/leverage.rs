@@ -12,9 +12,10 @@ use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::product::Matrix;
 use super::quadratic::{Symmetric, wide};
 use super::random::{INCREMENT, mix};
-use super::rope::plain_keys;
+use super::rope::{Angles, plain_keys};
 
 pub(super) static SKETCH: Key<Count> = Key::new("sketch", "columns of the sketch", Count(1, 1024), 48);
 pub(super) static SEED: Key<Count> = Key::new("seed", "which of the sketches", Count(0, u64::MAX), 0).spelled_out();
@@ -39,7 +40,10 @@ pub(super) struct Leverage {
 
 impl Scorer for Leverage {
     fn score(&self, _at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
-        let of = |kv_head| self.of(wide(&plain_keys(view, kv_head, 0..view.positions(kv_head).len())), view.head_dim());
+        let angles = Angles::of(view);
+        let of = |kv_head| {
+            self.of(wide(&plain_keys(view, &angles, kv_head, 0..view.positions(kv_head).len())), view.head_dim())
+        };
         Some(Scores::free(z_scores((0..view.kv_heads()).map(of).collect())))
     }
 }
@@ -53,18 +57,11 @@ impl Leverage {
         let signs = self.signs(dim);
         let mean = super::expected::mean(&keys, dim);
         keys.chunks_mut(dim).for_each(|k| k.iter_mut().zip(&mean).for_each(|(k, m)| *k -= m));
-        let mut sketched = Vec::with_capacity(keys.len() / dim * self.sketch);
-        for key in keys.chunks(dim) {
-            let mut row = vec![0.0; self.sketch];
-            for (k, signs) in key.iter().zip(signs.chunks(self.sketch)) {
-                row.iter_mut().zip(signs).for_each(|(x, sign)| *x += k * sign);
-            }
-            sketched.extend(row);
-        }
+        let sketched = Matrix::of(&keys, dim).times(Matrix::of(&signs, self.sketch));
         let mut square = Symmetric::sum_of_squares(&sketched, self.sketch, |_| 1.0);
         square.add_to_diagonal(1e-2);
         match square.factor() {
-            Some(factor) => sketched.chunks_mut(self.sketch).map(|x| factor.inverse_form(x)).collect(),
+            Some(factor) => factor.inverse_forms(&sketched),
             // keys so large that 0.01 is lost: no score is better than another
             None => vec![0.0; sketched.len() / self.sketch],
         }

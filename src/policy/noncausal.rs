@@ -13,11 +13,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::simd::{self, vectorized};
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::leverage::z_scores;
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::product::Matrix;
 
 pub(super) static CHUNK: Key<Count> = Key::new("chunk", "entries that see each other", Count(1, 65_536), 256);
 pub(super) static PADDING: Key<Choice<bool>> = Key::new(
@@ -87,16 +90,19 @@ impl NonCausal {
             let n = keys.len() / dim;
             let zeros = if self.padding { self.chunk - n } else { 0 };
             let mut received = vec![zeros as f64 / self.chunk as f64; n];
-            // channels down, so that one query's logits are sums of rows [dim, n]
-            let channels: Vec<f32> = (0..dim).flat_map(|c| keys.iter().skip(c).step_by(dim)).copied().collect();
-            for query in queries.chunks_exact(dim) {
-                let mut row = logits(query, &channels, n);
-                let zero = if zeros > 0 { -1e-9 } else { f32::NEG_INFINITY };
-                let highest = row.iter().copied().fold(zero, f32::max);
-                row.iter_mut().for_each(|x| *x = (*x - highest).exp());
-                let sum = row.iter().sum::<f32>() + zeros as f32 * (zero - highest).exp();
-                received.iter_mut().zip(&row).for_each(|(r, x)| *r += (x / sum) as f64);
-            }
+            let zero = if zeros > 0 { -1e-9 } else { f32::NEG_INFINITY };
+            let mut logits = Matrix::of(queries, dim).times(Matrix::of(keys, dim).turned());
+            vectorized(
+                #[inline(always)]
+                || {
+                    for row in logits.chunks_exact_mut(n) {
+                        let highest = simd::max(row).max(zero);
+                        row.iter_mut().for_each(|x| *x = simd::exp(*x - highest));
+                        let sum = simd::sum(row) + zeros as f32 * simd::exp(zero - highest);
+                        received.iter_mut().zip(&*row).for_each(|(r, x)| *r += (x / sum) as f64);
+                    }
+                },
+            );
             sums.extend(received);
         }
         sums
@@ -110,27 +116,6 @@ fn queries(view: &dyn LayerView, head: usize, slots: Range<usize>) -> Vec<f32> {
     let all = view.queries(head, first..last + 1);
     let row = |&p: &u32| &all[(p - first) as usize * view.head_dim()..][..view.head_dim()];
     positions.iter().flat_map(row).copied().collect()
-}
-
-/// q·k of one query with `n` keys, `channels` [dim, n]; four channels a pass.
-fn logits(query: &[f32], channels: &[f32], n: usize) -> Vec<f32> {
-    let mut row = vec![0.0; n];
-    for (q, channels) in query.chunks(4).zip(channels.chunks(4 * n)) {
-        match (q, channels.split_at(2 * n.min(channels.len() / 2))) {
-            (&[a, b, c, d], (first, last)) => {
-                let ((w, x), (y, z)) = (first.split_at(n), last.split_at(n));
-                for ((((row, w), x), y), z) in row.iter_mut().zip(w).zip(x).zip(y).zip(z) {
-                    *row += (a * w + b * x) + (c * y + d * z);
-                }
-            }
-            _ => {
-                for (q, channel) in q.iter().zip(channels.chunks(n)) {
-                    row.iter_mut().zip(channel).for_each(|(row, k)| *row += q * k);
-                }
-            }
-        }
-    }
-    row
 }
 
 #[cfg(test)]
@@ -186,15 +171,5 @@ mod tests {
         let non_causal = NonCausal { chunk: 2, padding: true };
         let received = non_causal.received(&[-30.0, -30.0], &[30.0, 30.0], 1);
         assert!(received.iter().all(|&r| (r - 1.0).abs() < 1e-6), "{received:?}");
-    }
-
-    #[test]
-    fn any_number_of_channels_is_summed() {
-        for dim in 1..10 {
-            let query: Vec<f32> = (0..dim).map(|c| c as f32 + 1.0).collect();
-            let channels: Vec<f32> = (0..dim * 3).map(|i| i as f32).collect();
-            let expected = |t: usize| (0..dim).map(|c| (c as f32 + 1.0) * channels[c * 3 + t]).sum::<f32>();
-            assert_eq!(logits(&query, &channels, 3), [expected(0), expected(1), expected(2)]);
-        }
     }
 }

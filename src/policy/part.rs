@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use super::amount::Amount;
+use super::delta::Sparse;
+use super::reader::Reader;
 use super::sharing::Sharing;
+pub use super::storage::Storage;
 pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
 
 /// When a scorer is asked.
@@ -155,6 +158,10 @@ pub trait Scorer: Send + Sync {
     fn history(&self) -> usize {
         0
     }
+    /// What the policy itself does to what stays. Another rewriter in front of it is refused.
+    fn rewriter(&self) -> Option<Arc<dyn Rewriter>> {
+        None
+    }
     /// The scorer reads `received`: column sums of the prompt are taken even with the attention probe off.
     fn needs_received(&self) -> bool {
         false
@@ -175,6 +182,14 @@ pub trait Allocator: Send + Sync {
     /// Queries at the end of a prompt of `prompt` tokens that will be asked for.
     fn window(&self, _prompt: usize) -> usize {
         0
+    }
+    /// It can divide after a step, too, when nothing can be read ahead and only the newest row exists.
+    fn decodes(&self) -> bool {
+        true
+    }
+    /// As [`Scorer::fits`].
+    fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -239,8 +254,16 @@ pub struct Rewritten {
 pub trait Rewriter: Send + Sync {
     /// `kept` [kv heads][slots of `view`], `view` as it was before anything left.
     fn rewrite(&self, at: Moment, kept: &[Vec<u32>], view: &dyn LayerView) -> Vec<Rewritten>;
-    /// Keys lie at positions 0, 1, 2, … afterwards and decoding goes on there.
+    /// Keys lie at positions 0, 1, 2, … after the prompt and decoding goes on there.
     fn cache_positions(&self) -> bool {
+        false
+    }
+    /// So they do after every step: the next position is always the number of entries held.
+    fn always_cache_positions(&self) -> bool {
+        false
+    }
+    /// As [`Scorer::needs_received`].
+    fn needs_received(&self) -> bool {
         false
     }
 }
@@ -260,8 +283,8 @@ impl Ask<'_> {
 /// From one scorer to another.
 pub type Around = dyn Fn(Arc<dyn Scorer>) -> Arc<dyn Scorer> + Send + Sync;
 
-/// What a policy file builds from its part of a spec: one variant per role in a chain. All but a scorer act on the
-/// scorer that follows them.
+/// What a policy file builds from its part of a spec: one variant per role in a chain. All but scorers and
+/// storage act on the scorer that follows them.
 #[derive(Clone)]
 pub enum Part {
     /// Keeps everything.
@@ -272,6 +295,12 @@ pub enum Part {
     Refiner(Arc<dyn Refiner>),
     Chooser(Arc<dyn Chooser>),
     Rewriter(Arc<dyn Rewriter>),
+    /// Packs what the lane holds; stands behind all evictors.
+    Storage(Arc<dyn Storage>),
+    /// Evicts nothing and reads a part in every step.
+    Reader(Arc<dyn Reader>),
+    /// Evicts nothing and reads the prompt sparsely.
+    Prefill(Sparse),
     /// The scorer's own schedule does not count.
     Schedule(Schedule),
     /// Turns the scorer into another one, before anything else acts on it.
@@ -297,6 +326,14 @@ impl Part {
 
     pub fn rewriter(rewriter: impl Rewriter + 'static) -> Self {
         Self::Rewriter(Arc::new(rewriter))
+    }
+
+    pub fn storage(storage: impl Storage + 'static) -> Self {
+        Self::Storage(Arc::new(storage))
+    }
+
+    pub fn reader(reader: impl Reader + 'static) -> Self {
+        Self::Reader(Arc::new(reader))
     }
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {

@@ -1,5 +1,7 @@
 //! Symmetric matrices of head size and their quadratic forms, in f64: scores take exponentials of them.
 
+use super::product::Matrix;
+
 /// xᵀMx over symmetric M; only the lower triangle is kept, row i from its first entry to the diagonal.
 pub(super) struct Symmetric {
     size: usize,
@@ -10,22 +12,13 @@ pub(super) struct Symmetric {
 impl Symmetric {
     /// Σ_t weight(t) · x_t x_tᵀ over rows x [n, size].
     pub fn sum_of_squares(rows: &[f64], size: usize, weight: impl Fn(usize) -> f64) -> Self {
-        let mut lower = vec![0.0; size * size];
-        for (block, rows) in rows.chunks(4 * size.max(1)).enumerate() {
-            // four rows at once: a third of the traffic of one by one
-            let row = |t: usize| rows.get(t * size..(t + 1) * size);
-            let weight = |t: usize| if row(t).is_some() { weight(4 * block + t) } else { 0.0 };
-            let x: [&[f64]; 4] = std::array::from_fn(|t| row(t).unwrap_or(&rows[..size]));
-            let w: [f64; 4] = std::array::from_fn(weight);
-            for i in 0..size {
-                let [a, b, c, d]: [f64; 4] = std::array::from_fn(|t| w[t] * x[t][i]);
-                let out = lower[i * size..=i * size + i].iter_mut();
-                for ((((out, p), q), r), s) in out.zip(x[0]).zip(x[1]).zip(x[2]).zip(x[3]) {
-                    *out += (a * p + b * q) + (c * r + d * s);
-                }
-            }
+        let mut weighted = rows.to_vec();
+        for (t, row) in weighted.chunks_exact_mut(size.max(1)).enumerate() {
+            let weight = weight(t);
+            row.iter_mut().for_each(|x| *x *= weight);
         }
-        Self { size, lower }
+        let all = Matrix::of(&weighted, size).turned().times(Matrix::of(rows, size));
+        Self::of(size, |i, j| all[i * size + j])
     }
 
     /// The entry of row i and column j.
@@ -43,10 +36,12 @@ impl Symmetric {
         self.lower.iter_mut().step_by(self.size + 1).for_each(|x| *x += amount);
     }
 
-    /// xᵀMx.
-    pub fn form(&self, x: &[f64]) -> f64 {
-        let rows = self.lower.chunks(self.size.max(1)).zip(x).enumerate();
-        rows.map(|(i, (row, xi))| xi * (row[i] * xi + 2.0 * dot(&row[..i], &x[..i]))).sum()
+    /// xᵀMx of each row x [n, size] → [n].
+    pub fn forms(&self, rows: &[f64]) -> Vec<f64> {
+        let size = self.size;
+        let whole: Vec<f64> = (0..size * size).map(|at| self.at(at / size, at % size)).collect();
+        let turned = Matrix::of(rows, size).times(Matrix::of(&whole, size));
+        rows.chunks_exact(size.max(1)).zip(turned.chunks_exact(size.max(1))).map(|(x, y)| dot(x, y)).collect()
     }
 
     /// L with M = L·Lᵀ; `None` where M is not positive definite in this precision, or not finite.
@@ -75,13 +70,29 @@ pub(super) struct Cholesky {
 }
 
 impl Cholesky {
-    /// xᵀM⁻¹x = ‖L⁻¹x‖². `x` is used up.
-    pub fn inverse_form(&self, x: &mut [f64]) -> f64 {
-        for i in 0..self.size {
-            let row = &self.lower[i * self.size..=i * self.size + i];
-            x[i] = (x[i] - dot(&row[..i], &x[..i])) / row[i];
+    /// xᵀM⁻¹x = ‖L⁻¹x‖² of each row x [n, size] → [n].
+    pub fn inverse_forms(&self, rows: &[f64]) -> Vec<f64> {
+        let size = self.size;
+        let inverse = self.inverse();
+        let solved = Matrix::of(rows, size).times(Matrix::of(&inverse, size).turned());
+        solved.chunks_exact(size.max(1)).map(|y| dot(y, y)).collect()
+    }
+
+    /// L⁻¹ [size, size] row-major, by forward substitution of the unit vectors.
+    fn inverse(&self) -> Vec<f64> {
+        let n = self.size;
+        let mut inverse = vec![0.0; n * n];
+        for i in 0..n {
+            let (above, rest) = inverse.split_at_mut(i * n);
+            let out = &mut rest[..n];
+            out[i] = 1.0;
+            for (k, row) in above.chunks_exact(n).enumerate() {
+                let factor = self.lower[i * n + k];
+                out.iter_mut().zip(&row[..=k]).for_each(|(x, y)| *x -= factor * y);
+            }
+            out.iter_mut().for_each(|x| *x /= self.lower[i * n + i]);
         }
-        dot(x, x)
+        inverse
     }
 }
 
@@ -118,7 +129,8 @@ mod tests {
         let x = [0.5, -2.0, 3.0];
         let square = |row: &[f64]| row.iter().zip(x).map(|(a, b)| a * b).sum::<f64>().powi(2);
         let expected: f64 = ROWS.chunks(3).zip(1..).map(|(row, w)| w as f64 * square(row)).sum();
-        assert!((m.form(&x) - expected).abs() < 1e-9);
+        assert!((m.forms(&x)[0] - expected).abs() < 1e-9);
+        assert_eq!(m.forms(&ROWS).len(), 6);
     }
 
     #[test]
@@ -127,8 +139,8 @@ mod tests {
         m.add_to_diagonal(0.25);
         // with y = Mx: yᵀM⁻¹y = xᵀMx
         let x = [0.5, -2.0, 3.0];
-        let mut y: Vec<f64> = (0..3).map(|i| (0..3).map(|j| m.at(i, j) * x[j]).sum()).collect();
-        assert!((m.factor().unwrap().inverse_form(&mut y) - m.form(&x)).abs() < 1e-9);
+        let y: Vec<f64> = (0..3).map(|i| (0..3).map(|j| m.at(i, j) * x[j]).sum()).collect();
+        assert!((m.factor().unwrap().inverse_forms(&y)[0] - m.forms(&x)[0]).abs() < 1e-9);
     }
 
     #[test]

@@ -1,26 +1,31 @@
 //! All policies, one line each.
 
-use super::budget::{adakv, perlayer, pyramid};
+use super::budget::{adakv, dynamickv, headkv, lukv, perlayer, pyramid, squeeze, zigzag};
 use super::descriptor::Descriptor;
+use super::storage::{akvq, kivi, plain, think, wkvquant, zipcache};
 use super::{
-    block, blockwise, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, dropkv, duo, echoatt, entropychunkkv,
-    expected, fair, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvsharer, kvzip, lagkv, laq, leverage,
-    merge, noncausal, observed, oracle, protect, qfilter, random, rerotate, sharedattention, simlayer, snapkv,
-    streaming, tie, tova, vatp, window,
+    actqkv, block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, delta, dropkv, duo,
+    echoatt, entropychunkkv, expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush,
+    kvsharer, kvzip, lagkv, laq, leverage, magicpig, merge, noncausal, observed, oracle, predictor, protect, qfilter,
+    quest, random, razor, rerotate, scissorhands, scope, sharedattention, simlayer, snapkv, streaming, taskkv, tidal,
+    tie, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
-/// acts on those: budgets, wrappers; then layers that share.
+/// acts on those: budgets, wrappers; then readers, which evict nothing; then how what stays is stored; then layers that
+/// share.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
     &streaming::POLICY,
     &h2o::POLICY,
     &observed::POLICY,
+    &scissorhands::POLICY,
     &vatp::POLICY,
     &keyformer::POLICY,
     &tova::POLICY,
     &snapkv::POLICY,
+    &taskkv::POLICY,
     &finch::POLICY,
     &dropkv::POLICY,
     &expected::POLICY,
@@ -38,22 +43,45 @@ pub static POLICIES: &[&Descriptor] = &[
     &cur::POLICY,
     &leverage::POLICY,
     &random::POLICY,
+    &scope::POLICY,
     &adakv::POLICY,
     &pyramid::POLICY,
+    &squeeze::POLICY,
+    &dynamickv::POLICY,
+    &zigzag::POLICY,
+    &headkv::POLICY,
+    &lukv::POLICY,
     &perlayer::POLICY,
     &simlayer::POLICY,
+    &fastgen::POLICY,
     &duo::POLICY,
+    &razor::POLICY,
     &criticalkv::POLICY,
     &chunkkv::POLICY,
     &entropychunkkv::POLICY,
     &chunk::POLICY,
     &block::POLICY,
     &blockwise::POLICY,
+    &kvcrush::POLICY,
     &fair::POLICY,
     &protect::POLICY,
     &decoding::POLICY,
     &merge::POLICY,
+    &cam::POLICY,
     &rerotate::POLICY,
+    &quest::POLICY,
+    &tidal::POLICY,
+    &magicpig::POLICY,
+    &actqkv::POLICY,
+    &predictor::POLICY,
+    &delta::POLICY,
+    &kivi::POLICY,
+    &zipcache::POLICY,
+    &akvq::POLICY,
+    &wkvquant::POLICY,
+    &plain::INT8,
+    &plain::INT4,
+    &think::POLICY,
     &tie::POLICY,
     &kvsharer::POLICY,
     &sharedattention::POLICY,
@@ -91,12 +119,20 @@ mod tests {
         for policy in POLICIES {
             // a wrapper has nothing to act on alone, and nobody has a file by default
             let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
-                Part::Full | Part::Scorer(_) => (policy.name.to_owned(), false),
+                Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) => {
+                    (policy.name.to_owned(), false)
+                }
                 Part::Missing(_) => (policy.name.to_owned(), true),
                 _ => (format!("{}+knorm@50%", policy.name), false),
             };
             match Policy::parse(&whole) {
-                Ok(built) => assert_eq!(built.evicts(), policy.family != Family::Reference),
+                Ok(built) => {
+                    let stores = matches!(policy.family, Family::Quantizer | Family::Channels);
+                    let reads = policy.family == Family::Reader;
+                    assert_eq!(built.evicts(), policy.family != Family::Reference && !stores && !reads);
+                    assert_eq!(built.storage().is_some(), stores);
+                    assert_eq!(built.reads_a_part() || built.sparse().is_some(), reads);
+                }
                 Err(error) => assert!(refused && matches!(error.problem(), Problem::Missing { .. }), "{error}"),
             }
             for key in policy.keys {

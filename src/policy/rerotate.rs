@@ -4,6 +4,8 @@
 //! Channel pair (i, i + D/2) of the key in slot s, from original position p, is turned by (s − p) · turns[i]. As
 //! kvpress' KeyRerotation, and as Finch and StreamingLLM use it. Where the model has layers with a sliding window of
 //! their own, which are left alone, decoding goes on at the original positions, as kvpress' pipeline does.
+//!
+//! Once, after the prompt: what a policy evicts later leaves a gap. `streaming:positions=cache` moves keys at every step.
 
 use super::descriptor::{Descriptor, Family, Paper};
 use super::part::{LayerView, Moment, Part, Rewriter, Rewritten};
@@ -24,24 +26,52 @@ pub static POLICY: Descriptor = Descriptor {
 struct Rerotate;
 
 impl Rewriter for Rerotate {
-    fn rewrite(&self, _at: Moment, kept: &[Vec<u32>], view: &dyn LayerView) -> Vec<Rewritten> {
-        let (dim, turns) = (view.head_dim(), view.turns());
-        let head = |(kv_head, kept): (usize, &Vec<u32>)| {
-            let (all, positions) = (view.keys(kv_head), view.positions(kv_head));
-            let mut keys = Vec::with_capacity(kept.len() * dim);
-            for (to, &slot) in kept.iter().enumerate() {
-                let key = &all[slot as usize * dim..(slot as usize + 1) * dim];
-                let by = to as f32 - positions[slot as usize] as f32;
-                keys.extend(turned(key, by, turns));
-            }
-            Rewritten { keys: Some(keys), ..Rewritten::default() }
-        };
-        kept.iter().enumerate().map(head).collect()
+    fn rewrite(&self, at: Moment, kept: &[Vec<u32>], view: &dyn LayerView) -> Vec<Rewritten> {
+        match at.step {
+            0 => moved(kept, view, |kv_head, slot| view.positions(kv_head)[slot]),
+            _ => vec![Rewritten::default(); kept.len()],
+        }
     }
 
     fn cache_positions(&self) -> bool {
         true
     }
+}
+
+/// The same at every step, for policies that keep as many entries in every head: the keys then always lie at the
+/// numbers of their slots, the newest one too.
+pub(super) struct Slots;
+
+impl Rewriter for Slots {
+    fn rewrite(&self, _at: Moment, kept: &[Vec<u32>], view: &dyn LayerView) -> Vec<Rewritten> {
+        moved(kept, view, |_, slot| slot as u32)
+    }
+
+    fn cache_positions(&self) -> bool {
+        true
+    }
+
+    fn always_cache_positions(&self) -> bool {
+        true
+    }
+}
+
+/// Keys turned to their new slots; `from` tells where that of a slot of a kv head lies.
+fn moved(kept: &[Vec<u32>], view: &dyn LayerView, from: impl Fn(usize, usize) -> u32) -> Vec<Rewritten> {
+    let (dim, turns) = (view.head_dim(), view.turns());
+    let head = |(kv_head, kept): (usize, &Vec<u32>)| {
+        let all = view.keys(kv_head);
+        let mut keys = Vec::with_capacity(kept.len() * dim);
+        for (to, &slot) in kept.iter().enumerate() {
+            let key = &all[slot as usize * dim..(slot as usize + 1) * dim];
+            match to as f32 - from(kv_head, slot as usize) as f32 {
+                0.0 => keys.extend(key),
+                by => keys.extend(turned(key, by, turns)),
+            }
+        }
+        Rewritten { keys: Some(keys), ..Rewritten::default() }
+    };
+    kept.iter().enumerate().map(head).collect()
 }
 
 /// Pairs (i, i + D/2) turned by `by` positions.
@@ -77,5 +107,17 @@ mod tests {
         close(&keys[..4], &[1.0, 0.0, 0.0, 0.0]);
         // (0, 0, 0, 1) moves three positions back: the second pair turns by −0.3.
         close(&keys[4..8], &[0.0, 0.3f32.sin(), 0.0, 0.3f32.cos()]);
+    }
+
+    /// Behind a policy that goes on evicting, keys are turned once.
+    #[test]
+    fn later_evictions_leave_a_gap() {
+        let policy = Policy::parse("rerotate+streaming@3:sinks=1").unwrap();
+        assert_eq!(decide(&policy, moment(4, 2), &toy()).unwrap().rewritten, [Rewritten::default()]);
+        assert!(
+            Policy::parse("rerotate+decoding+knorm@5").is_err()
+                && Policy::parse("decoding+rerotate+knorm@5").is_err()
+                && Policy::parse("rerotate+blockwise+knorm@5").is_err()
+        );
     }
 }

@@ -4,31 +4,56 @@ use std::ops::Range;
 
 use super::part::LayerView;
 
+/// Cosine and sine by which a layer turns the channel pairs of each position up to some length.
+pub(crate) struct Angles {
+    /// [positions][D/2]
+    pairs: Vec<(f32, f32)>,
+    half: usize,
+}
+
+impl Angles {
+    /// Of positions below `end`.
+    pub fn below(end: u32, turns: &[f32]) -> Self {
+        let of = |position: u32| {
+            turns.iter().map(move |turn| {
+                // the angle that the model used: a product in f32
+                let (sin, cos) = (position as f32 * turn).sin_cos();
+                (cos, sin)
+            })
+        };
+        Self { pairs: (0..end).flat_map(of).collect(), half: turns.len() }
+    }
+
+    /// Of all that `view` may ask about.
+    pub fn of(view: &dyn LayerView) -> Self {
+        Self::below(view.newest() + 1, view.turns())
+    }
+
+    /// Undoes the rotation of each row of `x` [n, dim] at its position.
+    pub fn turn_back(&self, x: &mut [f32], dim: usize, positions: impl Iterator<Item = u32>) {
+        for (row, position) in x.chunks_exact_mut(dim).zip(positions) {
+            let (a, b) = row.split_at_mut(self.half);
+            let angles = &self.pairs[position as usize * self.half..][..self.half];
+            for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(angles) {
+                (*a, *b) = (*a * cos + *b * sin, *b * cos - *a * sin);
+            }
+        }
+    }
+}
+
 /// Keys of slots `slots` of a kv head before rope [slots, D].
-pub(super) fn plain_keys(view: &dyn LayerView, kv_head: usize, slots: Range<usize>) -> Vec<f32> {
+pub(super) fn plain_keys(view: &dyn LayerView, angles: &Angles, kv_head: usize, slots: Range<usize>) -> Vec<f32> {
     let dim = view.head_dim();
     let mut keys = view.keys(kv_head)[slots.start * dim..slots.end * dim].to_vec();
-    turn_back(&mut keys, dim, view.turns(), view.positions(kv_head)[slots].iter().copied());
+    angles.turn_back(&mut keys, dim, view.positions(kv_head)[slots].iter().copied());
     keys
 }
 
 /// Queries of head `head` at positions `rows` before rope [rows, D].
-pub(super) fn plain_queries(view: &dyn LayerView, head: usize, rows: Range<u32>) -> Vec<f32> {
+pub(super) fn plain_queries(view: &dyn LayerView, angles: &Angles, head: usize, rows: Range<u32>) -> Vec<f32> {
     let mut queries = view.queries(head, rows.clone());
-    turn_back(&mut queries, view.head_dim(), view.turns(), rows);
+    angles.turn_back(&mut queries, view.head_dim(), rows);
     queries
-}
-
-/// Undoes the rotation of each row of `x` [n, dim] at its position.
-pub(crate) fn turn_back(x: &mut [f32], dim: usize, turns: &[f32], positions: impl Iterator<Item = u32>) {
-    for (row, position) in x.chunks_exact_mut(dim).zip(positions) {
-        let (a, b) = row.split_at_mut(turns.len());
-        for ((a, b), turn) in a.iter_mut().zip(b).zip(turns) {
-            // the angle that the model used: a product in f32
-            let (sin, cos) = (position as f32 * turn).sin_cos();
-            (*a, *b) = (*a * cos + *b * sin, *b * cos - *a * sin);
-        }
-    }
 }
 
 /// Mean cosine and sine of each channel pair's angle over `count` positions from `from` on [D/2]: the mean of
@@ -61,7 +86,7 @@ mod tests {
     fn turning_back_gives_the_pair_before_rope() {
         // the pair (1, 0) at angle 1 per position, position 7
         let mut row = [0.753902, 0.656987];
-        turn_back(&mut row, 2, &[1.0], [7].into_iter());
+        Angles::below(8, &[1.0]).turn_back(&mut row, 2, [7].into_iter());
         assert!((row[0] - 1.0).abs() < 1e-6 && row[1].abs() < 1e-6, "{row:?}");
     }
 
@@ -70,11 +95,12 @@ mod tests {
         let mut layer = toy();
         layer.turns = vec![0.5, 0.0];
         layer.held[0] = vec![1, 3, 5];
-        let key = plain_keys(&layer, 0, 1..3);
+        let angles = Angles::of(&layer);
+        let key = plain_keys(&layer, &angles, 0, 1..3);
         // k_3 = (0, 0, 2, 0): pair (0, 2) = (0, 2) turned back by 1.5
         let expected = [2.0 * 1.5f32.sin(), 0.0, 2.0 * 1.5f32.cos(), 0.0];
         assert!(key[..4].iter().zip(expected).all(|(a, e)| (a - e).abs() < 1e-6), "{key:?}");
-        assert_eq!(plain_queries(&layer, 0, 0..1), [1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(plain_queries(&layer, &angles, 0, 0..1), [1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]

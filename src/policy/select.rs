@@ -38,7 +38,7 @@ pub fn ties(scores: &[f32], forced: &[bool], kept: &[u32]) -> usize {
 const SLOT: u32 = u32::MAX >> 1;
 
 /// Forced before free, then by score, then newer before older, as one number that is unique per slot.
-pub(super) fn rank(score: f32, forced: bool, slot: u32) -> u64 {
+pub fn rank(score: f32, forced: bool, slot: u32) -> u64 {
     let score = if forced { 0 } else { order(score) };
     (forced as u64) << 63 | (score as u64) << 31 | (slot & SLOT) as u64
 }

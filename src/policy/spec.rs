@@ -44,6 +44,10 @@ impl Spec {
     pub fn parts(&self) -> &[PartSpec] {
         &self.parts
     }
+
+    pub(super) fn of(parts: Vec<PartSpec>) -> Self {
+        Self { parts }
+    }
 }
 
 impl PartSpec {
@@ -60,6 +64,10 @@ impl PartSpec {
 
     pub fn budget(&self) -> Option<Amount> {
         self.budget
+    }
+
+    pub(super) fn with_budget(&self, budget: Amount) -> Self {
+        Self { budget: Some(budget), ..self.clone() }
     }
 
     /// The value given for `key`, or its default.

@@ -1,5 +1,7 @@
 //! One layer's cache in plain memory, slow and obvious: what every policy test looks at.
 
+pub mod reading;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
@@ -40,6 +42,8 @@ pub struct Layer {
     /// What has been looked at: rows back from the newest query, and column sums.
     pub asked_rows: Cell<usize>,
     pub asked_received: Cell<bool>,
+    /// Rows counted above average.
+    pub asked_history: Cell<usize>,
 }
 
 impl Layer {
@@ -71,6 +75,7 @@ impl Layer {
             offsets: Vec::new(),
             asked_rows: Cell::new(0),
             asked_received: Cell::new(false),
+            asked_history: Cell::new(0),
         };
         for head in 0..layer.attention.len() {
             for row in layer.rows(head, 0..prompt as u32).chunks(prompt) {
@@ -134,6 +139,7 @@ impl Layer {
             self.grow();
         }
         self.held.iter_mut().for_each(|held| held.push(self.newest));
+        self.offsets.iter_mut().filter(|offsets| !offsets.is_empty()).for_each(|offsets| offsets.push(0.0));
         for head in 0..self.attention.len() {
             let row = self.rows(head, self.newest..self.newest + 1);
             self.received[head].push(0.0);
@@ -141,8 +147,21 @@ impl Layer {
         }
     }
 
+    /// What stays, with its new contents.
     pub fn keep(&mut self, decision: &Decision) {
         self.hold(&decision.kept);
+        for (kv_head, new) in decision.rewritten.iter().enumerate() {
+            let put = |into: &mut [f32], new: &Option<Vec<f32>>| {
+                let rows = new.iter().flat_map(|new| new.chunks_exact(self.dim)).zip(&self.held[kv_head]);
+                rows.for_each(|(row, &p)| into[p as usize * self.dim..][..self.dim].copy_from_slice(row));
+            };
+            put(&mut self.keys[kv_head], &new.keys);
+            put(&mut self.values[kv_head], &new.values);
+            if let Some(offsets) = &new.offsets {
+                self.offsets.resize(self.held.len(), Vec::new());
+                self.offsets[kv_head].clone_from(offsets);
+            }
+        }
     }
 
     /// Before anything was read.
@@ -154,14 +173,28 @@ impl Layer {
     }
 
     /// Keeps these slots [kv heads].
-    fn hold(&mut self, kept: &[Vec<u32>]) {
+    pub fn hold(&mut self, kept: &[Vec<u32>]) {
         for (kv_head, kept) in kept.iter().enumerate() {
             let held = &self.held[kv_head];
             self.held[kv_head] = kept.iter().map(|&slot| held[slot as usize]).collect();
+            if let Some(offsets) = self.offsets.get_mut(kv_head).filter(|offsets| !offsets.is_empty()) {
+                *offsets = kept.iter().map(|&slot| offsets[slot as usize]).collect();
+            }
             for received in &mut self.received[kv_head * self.group..(kv_head + 1) * self.group] {
                 *received = kept.iter().map(|&slot| received[slot as usize]).collect();
             }
         }
+    }
+
+    /// Over the held slots; a query that sees none of them has zeros.
+    fn row(&self, head: usize, i: u32) -> Vec<f32> {
+        let map = &self.attention[head];
+        let positions = map.len().isqrt();
+        let whole = &map[i as usize * positions..(i as usize + 1) * positions];
+        let held: Vec<f32> = self.held[head / self.group].iter().map(|&p| whole[p as usize]).collect();
+        let mass: f32 = held.iter().sum();
+        let everything = held.len() == self.newest as usize + 1;
+        held.into_iter().map(move |a| if everything || mass == 0.0 { a } else { a / mass }).collect()
     }
 
     fn gather<'a>(&self, from: &'a [f32], kv_head: usize) -> Cow<'a, [f32]> {
@@ -190,6 +223,9 @@ impl LaneView for Lane<'_> {
         };
         &IDS[..=self.0[0].newest as usize]
     }
+    fn context(&self) -> usize {
+        self.0[0].attention[0].len().isqrt()
+    }
     fn text(&self) -> &dyn Text {
         &Letters
     }
@@ -197,7 +233,8 @@ impl LaneView for Lane<'_> {
         self.0[0].newest + 1
     }
     fn cosines(&self) -> &[f32] {
-        &[]
+        const COSINES: [f32; 8] = [0.5, 0.96, 0.7, 0.93, 0.52, 0.95, 0.72, 0.6];
+        &COSINES[..self.0.len().min(8)]
     }
     fn ahead(&self, start: Start<'_>, work: &mut dyn FnMut(&mut dyn Ahead)) {
         let mut layers = self.0.to_vec();
@@ -283,16 +320,7 @@ impl LayerView for Layer {
     /// A softmax over fewer slots is the whole row, divided by what the held slots have of it.
     fn rows(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
         self.asked_rows.set(self.asked_rows.get().max((self.newest + 1 - rows.start) as usize));
-        let map = &self.attention[head];
-        let positions = map.len().isqrt();
-        let row = |i: u32| {
-            let whole = &map[i as usize * positions..(i as usize + 1) * positions];
-            let held: Vec<f32> = self.held[head / self.group].iter().map(|&p| whole[p as usize]).collect();
-            let mass: f32 = held.iter().sum();
-            let everything = held.len() == self.newest as usize + 1;
-            held.into_iter().map(move |a| if everything { a } else { a / mass })
-        };
-        rows.flat_map(row).collect()
+        rows.flat_map(|i| self.row(head, i)).collect()
     }
     fn newest(&self) -> u32 {
         self.newest
@@ -303,11 +331,12 @@ impl LayerView for Layer {
     }
     /// Rows of the past as they would be with what is held now.
     fn above_average(&self, head: usize, rows: usize) -> Vec<u32> {
+        self.asked_history.set(self.asked_history.get().max(rows));
         let first = (self.newest + 1).saturating_sub(rows as u32);
         let mut hits = vec![0; self.held[head / self.group].len()];
         for position in first..=self.newest {
             let seen = self.held[head / self.group].iter().filter(|&&p| p <= position).count();
-            let row = self.rows(head, position..position + 1);
+            let row = self.row(head, position);
             hits.iter_mut().zip(&row).take(seen).for_each(|(hit, a)| *hit += (*a >= 1.0 / seen as f32) as u32);
         }
         hits

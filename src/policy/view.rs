@@ -73,6 +73,8 @@ pub trait LaneView {
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool;
     /// Ids read so far, those of evicted entries included.
     fn tokens(&self) -> &[u32];
+    /// Most positions that the model can read.
+    fn context(&self) -> usize;
     /// The model's tokenizer.
     fn text(&self) -> &dyn Text;
     /// The most probable next token. After the prompt only.

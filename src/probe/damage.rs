@@ -32,24 +32,24 @@ pub fn output_error(row: &[f32], values: &[f32], held: &[bool]) -> (f64, f64) {
     (error, length)
 }
 
-/// The same where the query looks at other entries by another row: `new` (row, values) over what is `held`, its row
-/// renormalised, against `old` over everything.
-pub fn replaced_error(old: (&[f32], &[f32]), new: (&[f32], &[f32]), held: &[bool]) -> (f64, f64) {
-    let everything = vec![true; held.len()];
-    let (before, after) = (output(old.0, old.1, &everything), output(new.0, new.1, held));
-    let squares = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
-    (squares(&mut before.iter().zip(&after).map(|(b, a)| a - b)), squares(&mut before.iter().copied()))
-}
-
-/// Mean of the held values under the renormalised row [D]; NaN where it looks at nothing.
-fn output(row: &[f32], values: &[f32], held: &[bool]) -> Vec<f64> {
-    let dim = values.len().checked_div(row.len()).unwrap_or(0);
-    let (mut sum, mut mass) = (vec![0.0f64; dim], 0.0f64);
-    for ((&p, value), _) in row.iter().zip(values.chunks_exact(dim.max(1))).zip(held).filter(|(_, held)| **held) {
-        mass += p as f64;
-        sum.iter_mut().zip(value).for_each(|(sum, &v)| *sum += p as f64 * v as f64);
+/// The same where what is left was changed, too: from `row` over `values` to `other_row`, of any positive sum, over
+/// `other_values`. The error is NaN where the other row is empty.
+pub fn output_change(row: &[f32], values: &[f32], other_row: &[f32], other_values: &[f32]) -> (f64, f64) {
+    let mean = |row: &[f32], values: &[f32]| {
+        let mut sum = vec![0.0f64; values.len().checked_div(row.len()).unwrap_or(0)];
+        for (&p, value) in row.iter().zip(values.chunks_exact(sum.len().max(1))) {
+            sum.iter_mut().zip(value).for_each(|(sum, &v)| *sum += p as f64 * v as f64);
+        }
+        let mass: f64 = row.iter().map(|&p| p as f64).sum();
+        sum.iter_mut().for_each(|x| *x /= mass);
+        sum
+    };
+    let (from, to) = (mean(row, values), mean(other_row, other_values));
+    let length = from.iter().map(|o| o * o).sum();
+    if to.len() != from.len() {
+        return (f64::NAN, length);
     }
-    sum.iter().map(|s| s / mass).collect()
+    (from.iter().zip(&to).map(|(a, b)| (a - b) * (a - b)).sum(), length)
 }
 
 /// |A ∩ B| / |A ∪ B| of two ascending lists; 1 for two empty ones.
@@ -87,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn replacing_a_row_by_itself_is_evicting() {
+    fn a_change_of_what_is_left_agrees_with_eviction_where_nothing_else_changed() {
         let (row, values) = ([0.5, 0.3, 0.2], [1.0, 0.0, 0.0, 2.0, -1.0, 1.0]);
-        let held = [true, false, true];
-        let (a, b) = (output_error(&row, &values, &held), replaced_error((&row, &values), (&row, &values), &held));
-        assert!((a.0 - b.0).abs() < 1e-6 && (a.1 - b.1).abs() < 1e-6, "{a:?} {b:?}");
-        // (0.5, 0.5) becomes (0, 2) where all the weight goes to the second entry
-        let (error, length) =
-            replaced_error((&[0.5, 0.5], &[1.0, 1.0, 0.0, 0.0]), (&[0.0, 1.0], &[9.0, 9.0, 0.0, 2.0]), &[true; 2]);
-        assert!((error - 2.5).abs() < 1e-9 && (length - 0.5).abs() < 1e-9);
+        let (evicted, length) = output_error(&row, &values, &[true, false, true]);
+        let (changed, same) = output_change(&row, &values, &[0.5, 0.2], &[1.0, 0.0, -1.0, 1.0]);
+        assert!((evicted - changed).abs() < 1e-6 && (length - same).abs() < 1e-6);
+        // one value moved by (0.1, 0): the output moves by 0.05
+        let (moved, _) = output_change(&row, &values, &row, &[1.1, 0.0, 0.0, 2.0, -1.0, 1.0]);
+        assert!((moved - 0.0025).abs() < 1e-6);
+        assert!(output_change(&row, &values, &[], &[]).0.is_nan());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 // Lanes are written as plain counted loops: that is the form which the compiler turns into vectors.
 #![allow(clippy::needless_range_loop)]
 
-use crate::backend::cpu::simd::{LANES, exp, first_equal, fold_sum, max, vectorized};
+use crate::simd::{LANES, exp, first_equal, fold_sum, max, vectorized};
 
 /// The next-token distribution of one row of logits [V].
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,6 +1,6 @@
 //! Whether what a trace says fits together. A file with right check sums may still have been made by anybody.
 
-use crate::engine::frame::{AttentionStats, Frame, Kept, KvNorms, LaneFrame, ResidualStats};
+use crate::engine::frame::{AttentionStats, Frame, Kept, KvNorms, LaneFrame, Reads, ResidualStats};
 use crate::engine::message::ModelInfo;
 
 /// More layers, heads or lanes than any model or run has.
@@ -46,6 +46,7 @@ fn lane(lane: &LaneFrame, model: &ModelInfo) -> Checked {
     fits(kv_norms(&lane.kv_norms, model, rows), "norms of keys and values and the model")?;
     fits(kept(&lane.kept, model, positions), "kept positions and the model")?;
     fits(lane.received.len() <= positions && lane.row.len() <= positions, "attention by position and the step")?;
+    fits(lane.reads.as_ref().is_none_or(|r| reads(r, model)), "what a lane reads and the model")?;
     let layers = [lane.kv.per_layer.len(), lane.kv.slots_per_layer.len()];
     fits(layers.iter().all(|n| *n == 0 || *n == model.layers), "bytes by layer and the model")
 }
@@ -77,4 +78,12 @@ fn kept(kept: &Kept, model: &ModelInfo, positions: usize) -> bool {
     let shape = [kept.layers, kept.kv_heads, kept.positions];
     filled(&[kept.layers, kept.kv_heads, kept.positions.div_ceil(64)], &[kept.bits.len()])
         && shaped(&shape, &[model.layers, model.kv_heads, positions])
+}
+
+fn reads(r: &Reads, model: &ModelInfo) -> bool {
+    let (layers, kv_heads, heads) = (model.layers, model.kv_heads, model.heads);
+    [r.layers, r.kv_heads, r.heads] == [layers, kv_heads, heads]
+        && filled(&[layers], &[r.bytes.len(), r.bytes_seen.len(), r.metadata.len()])
+        && filled(&[layers, kv_heads], &[r.entries.len(), r.seen.len()])
+        && filled(&[layers, heads], &[r.covered.len()])
 }

@@ -101,12 +101,14 @@ impl Desk {
                 let what = match query {
                     Query::Tile { .. } => "attention maps",
                     Query::Row { .. } | Query::Column { .. } => "the attention of single heads",
+                    Query::Why { .. } => "the scores of policies",
                     Query::PromptNll => "the surprise of the prompt's tokens",
                 };
                 let answer = Answer::Nothing(format!("a trace holds frames, not {what}: run the model to see them"));
                 self.tell(Event::Answer { id, answer });
             }
             Command::Fork { .. } => self.refuse("forked"),
+            Command::Change { .. } => self.refuse("given another policy"),
             Command::Force { .. } => self.refuse("given another token"),
             Command::Prompt(_) => self.refuse("given another prompt"),
             Command::SetProbes(_) => self.refuse("measured again with other probes"),

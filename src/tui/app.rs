@@ -6,6 +6,8 @@ use ratatui::layout::{Position, Rect};
 
 use crate::engine::message::{Answer, Command, Event, Grain, Probes, State, Until};
 
+use crate::policy::Spec;
+
 use super::action::Action;
 use super::asker::{Asked, Asker};
 use super::keymap::{Chord, Keymap};
@@ -164,6 +166,7 @@ impl App {
                 Wish::Act(action) => self.act(action),
                 Wish::Search(words) => self.search(&words),
                 Wish::Prompt(words) => self.send(Command::Prompt(words)),
+                Wish::Policy(lane, spec) => self.change(lane, spec),
             }
         }
     }
@@ -226,6 +229,20 @@ impl App {
                 self.send(Command::Force { lane, token });
             }
             Action::Run(tokens) => self.run(Until::Tokens(tokens)),
+            Action::MoreBudget | Action::LessBudget => {
+                self.edit_spec(|spec| spec.nudged(action == Action::MoreBudget).ok_or("this policy has no budget"));
+            }
+            Action::ToggleProtected => self.edit_spec(|spec| Ok(spec.protection_toggled())),
+            Action::EditPolicy => {
+                if let Some((lane, spec)) = self.chosen_spec() {
+                    self.layers.push(Box::new(layer::policy::PolicyEditor::new(lane, &spec)));
+                }
+            }
+            Action::Why => {
+                if let Some(view) = self.views.iter().position(|view| view.panels.iter().any(|p| p.name() == "why")) {
+                    self.show(view);
+                }
+            }
             Action::Faster => self.set_pace(self.pace.saturating_sub(1)),
             Action::Slower => self.set_pace((self.pace + 1).min(PACES.len() - 1)),
             Action::Left => self.selection.token = Some(self.seen().token().saturating_sub(1)),
@@ -310,6 +327,33 @@ impl App {
         if self.session.state == State::Running {
             self.send(Command::Run { until: Until::Forever, pace_ms: PACES[pace] });
         }
+    }
+
+    /// The chosen lane and its spec, where it is one that may be changed.
+    fn chosen_spec(&mut self) -> Option<(u32, String)> {
+        let lane = self.seen().lane_index();
+        let spec = self.seen().lane().map(|lane| lane.spec.to_string());
+        if lane == 0 {
+            let key = self.keymap.key(Action::LaneNext);
+            self.notice = Some(format!("lane 0 keeps everything, as the yardstick; {key} chooses another lane"));
+        }
+        spec.filter(|_| lane > 0).map(|spec| (lane as u32, spec))
+    }
+
+    fn edit_spec(&mut self, edit: impl FnOnce(&Spec) -> Result<Spec, &'static str>) {
+        let Some((lane, spec)) = self.chosen_spec() else { return };
+        let Ok(old) = Spec::parse(&spec) else { return };
+        match edit(&old) {
+            Ok(new) if new == old => self.notice = Some("the budget ends here".into()),
+            Ok(new) => self.change(lane, new.to_string()),
+            Err(why) => self.notice = Some(why.into()),
+        }
+    }
+
+    fn change(&mut self, lane: u32, spec: String) {
+        self.timeline.follow();
+        self.notice = Some(format!("lane {lane} starts again as {}", text::line(&spec)));
+        self.send(Command::Change { lane, spec });
     }
 
     /// A command about the chosen lane at the step on the screen.

@@ -17,6 +17,7 @@ pub mod macro_keys;
 mod options;
 pub mod panel;
 pub mod ramp;
+pub mod reading;
 mod run;
 pub mod seen;
 pub mod session;

@@ -216,6 +216,7 @@ mod tests {
             row: Arc::from([]),
             kept: Arc::default(),
             kv: Default::default(),
+            reads: None,
             against: None,
             lens: Vec::new(),
         }

@@ -5,7 +5,9 @@ mod analyze;
 mod bad_input;
 mod compare;
 mod config;
+mod eval;
 mod process;
+mod readers;
 mod record;
 mod trace;
 

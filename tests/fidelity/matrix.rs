@@ -5,6 +5,7 @@ use std::time::Instant;
 use attnscope::engine::frame::Frame;
 use attnscope::engine::{Core, Pause, Precision};
 use attnscope::policy::Policy;
+use attnscope::policy::descriptor::{Descriptor, Family};
 use attnscope::policy::part::Schedule;
 use attnscope::policy::registry::POLICIES;
 
@@ -12,7 +13,7 @@ use crate::common::real_model;
 use crate::golden::*;
 
 /// What may stand before a scorer; "" = nothing.
-const WRAPPERS: [&str; 16] = [
+const WRAPPERS: [&str; 22] = [
     "",
     "adakv+",
     "pyramid+",
@@ -29,6 +30,21 @@ const WRAPPERS: [&str; 16] = [
     "merge+",
     "rerotate+",
     "decoding:every=2+",
+    "squeeze+",
+    "dynamickv:layers=2+",
+    "zigzag+",
+    "kvcrush+",
+    "cam:merge=3+",
+    "headkv:runs=1,length=64+",
+];
+
+/// Policies that say themselves how much stays, with keys that suit a short prompt.
+const OWN: [&str; 5] = [
+    "fastgen",
+    "razor:recent=4,tokens=32",
+    "scope:window=6,recent=3",
+    "simlayer:sinks=2,recent=4,threshold=0.5",
+    "streaming@45%:positions=cache",
 ];
 
 const STEPS: usize = 4;
@@ -40,9 +56,10 @@ fn timeless(frame: &Frame) -> Vec<String> {
 
 /// Each scorer that takes a budget, behind each wrapper that it can stand behind.
 fn specs() -> Vec<String> {
-    let scorers = POLICIES.iter().filter(|policy| policy.budget.is_some()).map(|policy| policy.name);
+    let evicts = |policy: &&&Descriptor| policy.budget.is_some() && policy.family != Family::Reader;
+    let scorers = POLICIES.iter().filter(evicts).map(|policy| policy.name);
     let all = scorers.flat_map(|scorer| WRAPPERS.iter().map(move |wrapper| format!("{wrapper}{scorer}@45%")));
-    all.filter(|spec| Policy::parse(spec).is_ok()).collect()
+    all.chain(OWN.map(String::from)).filter(|spec| Policy::parse(spec).is_ok()).collect()
 }
 
 /// Checks one lane of the frame after the prompt or a step.
@@ -84,7 +101,11 @@ fn run(model: &str, prompt: &str) {
     let Some(real) = real_model(model) else { return };
     let folder = if model.starts_with("gemma") { "gemma3" } else { "smollm2" };
     let ids = ids(&json(&dir().join(folder).join(format!("{prompt}.forward.json")))["token_ids"]);
-    let specs = specs();
+    let mut specs = specs();
+    if real.config.layers.iter().any(|layer| layer.window.is_some()) {
+        // refused there, and said so
+        specs.retain(|spec| !spec.contains("positions=cache"));
+    }
     let started = Instant::now();
     for some in specs.chunks(40) {
         let mut lanes = vec!["full"];

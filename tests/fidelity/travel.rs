@@ -1,7 +1,9 @@
 //! Time travel is exact, and lanes do not disturb each other.
 
 use attnscope::engine::frame::{Frame, LaneFrame};
+use attnscope::engine::message::Fate;
 use attnscope::engine::{Core, Pause, Precision};
+use attnscope::policy::Policy;
 
 use crate::common::real_model;
 use crate::golden::*;
@@ -108,4 +110,67 @@ fn a_fork_with_a_forced_token_leaves_the_other_lanes_alone() {
     assert_eq!((old(&now, 0), old(&now, 1)), (old(&before[3], 0), old(&before[3], 1)));
     core.rewind(0).unwrap();
     assert_eq!(run(&mut core, 8), before);
+}
+
+#[test]
+fn a_lane_with_another_policy_is_as_if_it_had_had_it_from_the_start() {
+    let Some(model) = real_model("smollm2-135m") else { return };
+    let mut changed = core(&model, Precision::Native, &["full", "h2o@50%", "snapkv@50%"]);
+    changed.read_prompt(&prompt(), |_, _| Pause::Continue).unwrap();
+    let before = run(&mut changed, 12);
+    for spec in ["tova@40%", "blockwise:size=40+knorm@50%", "h2o@50%"] {
+        let mut told = Vec::new();
+        changed.change(1, Policy::parse(spec).unwrap(), |frame| told.push(timeless(&frame))).unwrap();
+        let mut fresh = core(&model, Precision::Native, &["full", spec, "snapkv@50%"]);
+        let first = timeless(&fresh.read_prompt(&prompt(), |_, _| Pause::Continue).unwrap().unwrap());
+        assert_eq!(told.len(), 13);
+        // findings apart: what was noticed before is not noticed again
+        let lanes = |text: &str| text[text.find("LaneFrame").unwrap()..].to_owned();
+        assert_eq!(lanes(&told[0]), lanes(&first), "{spec}");
+        assert_eq!(
+            told[1..].iter().map(|t| lanes(t)).collect::<Vec<_>>(),
+            run(&mut fresh, 12).iter().map(|t| lanes(t)).collect::<Vec<_>>(),
+            "{spec}"
+        );
+        assert_eq!(timeless(&changed.step().unwrap()), timeless(&fresh.step().unwrap()), "{spec}");
+        changed.rewind(12).unwrap();
+    }
+    let again = run(&mut changed, 0);
+    assert!(again.is_empty() && changed.step_number() == 12);
+    changed.rewind(0).unwrap();
+    assert_eq!(run(&mut changed, 12), before, "back where it began");
+    assert!(changed.change(0, Policy::parse("tova").unwrap(), |_| ()).is_err(), "the yardstick stays");
+    assert!(changed.change(7, Policy::parse("tova").unwrap(), |_| ()).is_err());
+    assert_eq!(changed.step_number(), 12);
+}
+
+#[test]
+fn every_entry_is_told_why_it_stays() {
+    let Some(model) = real_model("smollm2-135m") else { return };
+    let mut core = core(&model, Precision::Native, &["full", "snapkv@30%", "tova@40%"]);
+    core.read_prompt(&prompt(), |_, _| Pause::Continue).unwrap();
+    run(&mut core, 3);
+    let (read, group) = (prompt().len() as u32 + 3, 3);
+    for lane in [1, 2] {
+        let kept = core.lanes()[lane].kept.clone();
+        for position in 0..read {
+            let why = core.why(lane, position);
+            assert_eq!(why.len(), 30 * group);
+            for v in why {
+                assert_eq!(v.held, kept.contains(v.layer as usize, v.kv_head as usize, position as usize));
+                match v.fate {
+                    Fate::Stays => {
+                        assert!(v.held && v.rank <= v.kept && (v.forced || v.score >= v.threshold), "{v:?}");
+                        assert_eq!(v.step, Some(if lane == 1 { 0 } else { 3 }));
+                    }
+                    Fate::Left => assert!(!v.held && v.rank > v.kept && v.score <= v.threshold, "{v:?}"),
+                    Fate::LeftBefore => assert!(!v.held && lane == 2),
+                    Fate::Later => assert!(v.held && lane == 1 && position >= read - 3),
+                    Fate::Undecided => panic!("{v:?}"),
+                }
+            }
+        }
+    }
+    assert!(core.why(0, 5).iter().all(|v| v.fate == Fate::Undecided && v.held));
+    assert!(core.why(1, read).is_empty() && core.why(9, 0).is_empty());
 }

@@ -179,6 +179,7 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
             slots_per_layer: slots,
         },
         kept: Arc::new(kept),
+        reads: None,
         against: (index > 0).then(|| Against {
             kl: 0.02 * (1 + index) as f32 * noise(step as usize, index, 8) * (1.0 + step as f32 / 8.0),
             top1_agrees: noise(step as usize, index, 9) > 0.15,

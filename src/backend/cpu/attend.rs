@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::cache::{Cells, TILE};
+use crate::cache::{Cells, HeadCache, TILE, with_cells};
 
 use super::simd::{Cell, prefetch};
 
@@ -188,16 +188,25 @@ pub fn weigh<'a, T: Cell>(
     }
 }
 
-/// Keys of `slots` (from a tile's first on) as f32, for many queries to share.
+/// Keys of `slots` (from a tile's first on) as f32, for many queries to share. Packed ones are read back.
 #[inline(always)]
-pub fn widen_keys<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
-    spread(&cells.keys[slots.start * dim..slots.end.next_multiple_of(TILE) * dim], &mut wide.keys);
+pub fn widen_keys(cache: &HeadCache, slots: Range<usize>, wide: &mut Cells<f32>) {
+    let dim = cache.dim;
+    if cache.packed().0 > 0 {
+        return cache.read_keys(slots, &mut wide.keys);
+    }
+    let tiles = slots.start * dim..slots.end.next_multiple_of(TILE) * dim;
+    with_cells!(&cache.columns, cells => spread(&cells.keys[tiles], &mut wide.keys));
 }
 
 /// The same of values.
 #[inline(always)]
-pub fn widen_values<T: Cell>(cells: &Cells<T>, dim: usize, slots: Range<usize>, wide: &mut Cells<f32>) {
-    spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values);
+pub fn widen_values(cache: &HeadCache, slots: Range<usize>, wide: &mut Cells<f32>) {
+    let dim = cache.dim;
+    if cache.packed().1 > 0 {
+        return cache.read_values(slots, 0..dim, &mut wide.values);
+    }
+    with_cells!(&cache.columns, cells => spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values));
 }
 
 #[inline(always)]
@@ -209,8 +218,8 @@ fn spread<T: Cell>(from: &[T], to: &mut Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::vectorized;
-    use crate::cache::{HeadCache, KvType, with_cells};
+    use crate::cache::KvType;
+    use crate::simd::vectorized;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
 
@@ -245,13 +254,13 @@ mod tests {
             let p = draw(count * stride);
             let mut sums = vec![0.0; count * dim];
             let mut wide = Cells::default();
-            with_cells!(&cache.columns, cells => vectorized(#[inline(always)] || {
+            vectorized(#[inline(always)] || {
                 for from in (0..n).step_by(2 * TILE) {
                     let to = n.min(from + 2 * TILE);
-                    widen_values(cells, dim, from..to, &mut wide);
+                    widen_values(&cache, from..to, &mut wide);
                     weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide, dim, 0..dim, 0..to - from, &mut sums);
                 }
-            }));
+            });
             for m in 0..count {
                 let mut single = vec![0.0; dim];
                 // In two parts of the channels, as threads take them.

@@ -2,8 +2,10 @@
 //! slots, softmax by heads, weighted values by channels. A group of query heads shares one walk over its keys and
 //! values; no sum is split, so the threads do not show in the result.
 
+use std::ops::Range;
+
 use crate::backend::{Attention, Buf};
-use crate::cache::{TILE, with_cells};
+use crate::cache::{Cells, HeadCache, TILE, with_cells};
 
 use super::attend::{scores, weigh};
 use super::attention::{put, visible};
@@ -17,11 +19,27 @@ const SPAN: usize = 8 * TILE;
 /// Slots of values that are walked for all channels of an item before the next: they stay in the first-level cache.
 const STRIP: usize = 128;
 
-fn runs<'a>(exec: &'a Exec<'_>) -> Vec<&'a Run> {
+pub fn runs<'a>(exec: &'a Exec<'_>) -> Vec<&'a Run> {
     exec.runs.iter().filter(|run| run.len == 1).collect()
 }
 
-/// What a run's kv head reads, and the slots that its row sees.
+/// The cache of a run's kv head, whose layers are not wired, and the slots its row sees.
+///
+/// # Safety
+/// Nobody changes the cache's keys, values or positions meanwhile.
+pub unsafe fn cache<'a>(
+    exec: &'a Exec<'_>,
+    attention: &Attention,
+    run: &Run,
+    kv: usize,
+) -> (&'a HeadCache, std::ops::Range<usize>) {
+    // SAFETY: by the caller's word.
+    let cache = unsafe { exec.caches[run.cache][attention.layer * exec.kv_heads + kv].shared() };
+    let (from, to) = visible(&cache.positions, exec.rows[run.first].position, attention.window);
+    (cache, from..to)
+}
+
+/// What a run's kv head reads, wired or not, and the slots that its row sees.
 ///
 /// # Safety
 /// Nobody changes keys, values, positions or queries meanwhile.
@@ -31,7 +49,7 @@ unsafe fn seen<'a>(
     run: &Run,
     kv: usize,
     qkv: Buf,
-) -> (Sources<'a>, std::ops::Range<usize>) {
+) -> (Sources<'a>, Range<usize>) {
     // SAFETY: by the caller's word.
     let sources = unsafe { sources(exec, attention, run, kv, qkv) };
     let (from, to) = visible(&sources.own.positions, exec.rows[run.first].position, attention.window);
@@ -52,11 +70,15 @@ pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf)
             );
         }
     }
+    let mut wide = Cells::default();
     items.each(work.len(), 1, |item| {
         let (run, kv, from, first, end) = work[item];
         let tiles = first..(first + SPAN / TILE).min(end.div_ceil(TILE));
         // SAFETY: nobody writes queries in this operation.
         let queries = unsafe { &from.queries.row(run.first)[kv * group * d..(kv + 1) * group * d] };
+        if from.keys.packed().0 > 0 {
+            return score_packed(from.keys, queries, first * TILE..(tiles.end * TILE).min(end), &mut wide);
+        }
         with_cells!(&from.keys.columns, cells => vectorized(
             #[inline(always)]
             || scores(queries, group, d, cells, tiles, #[inline(always)] |m, tile, s| {
@@ -67,10 +89,35 @@ pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf)
     });
 }
 
-/// Scores to probabilities, with their reductions and column sums. One item per head.
+/// Raw scores of `slots` (from a tile's first on), whose keys are read back first.
+fn score_packed(cache: &HeadCache, queries: &[f32], slots: Range<usize>, wide: &mut Cells<f32>) {
+    let (d, first) = (cache.dim, slots.start / TILE);
+    cache.read_keys(slots.clone(), &mut wide.keys);
+    vectorized(
+        #[inline(always)]
+        || {
+            scores(
+                queries,
+                queries.len() / d,
+                d,
+                wide,
+                0..slots.len().div_ceil(TILE),
+                #[inline(always)]
+                |m, tile, s| {
+                    // SAFETY: each item has its own tiles.
+                    unsafe { cache.row[m].part_mut((first + tile) * TILE..(first + tile + 1) * TILE) }
+                        .copy_from_slice(s);
+                },
+            )
+        },
+    );
+}
+
+/// Scores to probabilities, with their reductions and column sums, where all is read. One item per head.
 pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf) {
     let group = exec.heads / exec.kv_heads;
-    let runs = runs(exec);
+    let mut runs = runs(exec);
+    runs.retain(|run| exec.readers[run.cache].is_none());
     items.each(runs.len() * exec.heads, 1, |item| {
         let (run, head) = (runs[item / exec.heads], item % exec.heads);
         // SAFETY: keys, values and positions are not changed; one thread per head's row and sums.
@@ -106,7 +153,7 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qk
     let span = if d > 64 { 64 } else { 32 };
     let spans = d.div_ceil(span);
     let runs = runs(exec);
-    let mut sums = vec![0.0; group * span];
+    let (mut sums, mut wide) = (vec![0.0; group * span], Cells::default());
     items.each(runs.len() * g * spans, 1, |item| {
         let (run, kv) = (runs[item / (g * spans)], item / spans % g);
         let channels = item % spans * span..(item % spans * span + span).min(d);
@@ -114,15 +161,19 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qk
         let (from, seen) = unsafe { seen(exec, attention, run, kv, qkv) };
         let sums = &mut sums[..group * channels.len()];
         sums.fill(0.0);
-        with_cells!(&from.values.columns, cells => vectorized(
-            #[inline(always)]
-            || for at in seen.clone().step_by(STRIP) {
-                let strip = at..seen.end.min(at + STRIP);
-                // SAFETY: as above.
-                let row = |m: usize| unsafe { from.own.row[m].part(0..seen.end) };
-                weigh(row, group, cells, d, channels.clone(), strip, sums);
-            },
-        ));
+        if from.values.packed().1 > 0 {
+            weigh_packed(from.values, seen, channels.clone(), &mut wide, sums);
+        } else {
+            with_cells!(&from.values.columns, cells => vectorized(
+                #[inline(always)]
+                || for at in seen.clone().step_by(STRIP) {
+                    let strip = at..seen.end.min(at + STRIP);
+                    // SAFETY: as above.
+                    let row = |m: usize| unsafe { from.own.row[m].part(0..seen.end) };
+                    weigh(row, group, cells, d, channels.clone(), strip, sums);
+                },
+            ));
+        }
         for (m, sums) in sums.chunks_exact(channels.len()).enumerate() {
             let head = (kv * group + m) * d;
             // SAFETY: one thread per head's channels.
@@ -130,4 +181,27 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qk
                 .copy_from_slice(sums);
         }
     });
+}
+
+/// Adds the weighted values of the slots `seen` to `sums` [group, channels]; they are read back strip by strip.
+fn weigh_packed(
+    cache: &HeadCache,
+    seen: Range<usize>,
+    channels: Range<usize>,
+    wide: &mut Cells<f32>,
+    sums: &mut [f32],
+) {
+    let (width, group) = (channels.len(), cache.row.len());
+    for from in seen.clone().step_by(STRIP) {
+        let strip = from..seen.end.min(from + STRIP);
+        cache.read_values(strip.clone(), channels.clone(), &mut wide.values);
+        vectorized(
+            #[inline(always)]
+            || {
+                // SAFETY: nobody writes the rows in this operation.
+                let row = |m: usize| unsafe { cache.row[m].part(strip.clone()) };
+                weigh(row, group, wide, width, 0..width, 0..strip.len(), sums);
+            },
+        );
+    }
 }

@@ -1,9 +1,10 @@
 //! Attention of many rows of one cache (prefill), with the probes on the way.
 
 use crate::backend::{Attention, Buf};
-use crate::cache::{Cells, TILE, with_cells};
+use crate::cache::{Cells, TILE};
 
 use super::attend::{BLOCK, scores, weigh, widen_keys, widen_values};
+use super::attend_sparse::SparseRows;
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
 use super::simd::vectorized;
 use super::softmax::{RowReductions, softmax};
@@ -86,45 +87,71 @@ fn many(
         // SAFETY: nobody writes queries in this operation.
         q.copy_from_slice(unsafe { &sources.queries.row(first + m)[head * d..(head + 1) * d] });
     }
+    let sparse = exec.sparse[run.cache].filter(|_| attention.window.is_none());
+    let sparse = sparse.map(|read| SparseRows::new(read, exec, attention, run, (first, count), cache, head, qkv));
     let strips = || (from..end).step_by(STRIP).map(|at| (at, end.min(at + STRIP)));
-    with_cells!(&sources.keys.columns, cells => {
-        for (at, to) in strips() {
-            vectorized(#[inline(always)] || {
-                widen_keys(cells, d, at..to, wide);
-                scores(queries, rows, d, wide, 0..(to - at).div_ceil(TILE), #[inline(always)] |m, tile, s| {
-                    p[m * stride + at + tile * TILE..][..TILE].copy_from_slice(s);
-                });
-            });
-        }
-    });
+    for (at, to) in strips() {
+        vectorized(
+            #[inline(always)]
+            || {
+                widen_keys(sources.keys, at..to, wide);
+                scores(
+                    queries,
+                    rows,
+                    d,
+                    wide,
+                    0..(to - at).div_ceil(TILE),
+                    #[inline(always)]
+                    |m, tile, s| {
+                        p[m * stride + at + tile * TILE..][..TILE].copy_from_slice(s);
+                    },
+                );
+            },
+        );
+    }
     for m in 0..count {
         let (lo, hi) = span(first + m);
         let row = &mut p[m * stride..(m + 1) * stride];
         row[from..lo].fill(0.0);
         row[hi..].fill(0.0);
-        let (position, positions) = (exec.rows[first + m].position, &cache.positions[lo..hi]);
-        let (row, offsets) = (&mut row[lo..hi], sources.keys.offsets.get(lo..hi).unwrap_or_default());
+        let position = exec.rows[first + m].position;
+        if let Some(sparse) = &sparse {
+            // what a row borrows is in its column sums, not in its own reductions
+            let (reductions, covered) = sparse.weigh(&mut row[..hi], position);
+            received[..hi].iter_mut().zip(&row[..hi]).for_each(|(sum, v)| *sum += v);
+            put(exec, attention.layer, head, run, first + m, reductions);
+            put_covered(exec, attention.layer, head, first + m, covered);
+            continue;
+        }
         let reductions = vectorized(
             #[inline(always)]
             || {
-                let reductions =
-                    softmax(row, positions, position, attention.scale, attention.softcap, offsets, exec.recent_window);
-                received[lo..hi].iter_mut().zip(&*row).for_each(|(sum, v)| *sum += v);
+                let reductions = softmax(
+                    &mut row[lo..hi],
+                    &cache.positions[lo..hi],
+                    position,
+                    attention.scale,
+                    attention.softcap,
+                    sources.keys.offsets.get(lo..hi).unwrap_or_default(),
+                    exec.recent_window,
+                );
+                received[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
                 reductions
             },
         );
         put(exec, attention.layer, head, run, first + m, reductions);
     }
     p[count * stride..].fill(0.0);
-    with_cells!(&sources.values.columns, cells => {
-        for (at, to) in strips() {
-            vectorized(#[inline(always)] || {
-                widen_values(cells, d, at..to, wide);
+    for (at, to) in strips() {
+        vectorized(
+            #[inline(always)]
+            || {
+                widen_values(sources.values, at..to, wide);
                 let row = |m: usize| &p[m * stride + at..m * stride + to];
                 weigh(row, rows, wide, d, 0..d, 0..to - at, sums);
-            });
-        }
-    });
+            },
+        );
+    }
     // SAFETY: one thread per (row, head) and per (head, block); the last block alone writes the head's newest row.
     unsafe {
         for (m, sums) in sums.chunks_exact(d).take(count).enumerate() {
@@ -162,6 +189,11 @@ pub fn put(exec: &Exec<'_>, layer: usize, head: usize, run: &Run, r: usize, x: R
             queries.put_lse(layer, head, exec.rows[r].position, x.lse);
         }
     }
+}
+
+fn put_covered(exec: &Exec<'_>, layer: usize, head: usize, r: usize, covered: f32) {
+    // SAFETY: one thread per (row, head).
+    unsafe { exec.probes.covered.row_mut((layer * exec.heads + head) * exec.rows.len() + r)[0] = covered };
 }
 
 pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {

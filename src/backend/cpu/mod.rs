@@ -1,20 +1,23 @@
 //! The CPU backend: records a pass as a program, walks it with all threads.
 
 mod attend;
+mod attend_part;
 mod attend_single;
+mod attend_sparse;
 mod attention;
 mod elementwise;
 mod linear;
 pub mod matmul;
 mod matmul_op;
 mod means;
+#[cfg(test)]
+mod packed_tests;
 mod pool;
 mod program;
 mod project;
 mod read;
 mod rope;
 mod shared;
-pub mod simd;
 mod softmax;
 mod sources;
 mod stats;
@@ -29,8 +32,12 @@ use crate::cache::{HeadCache, Queries, Wiring};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::reader::{Follower, Readers};
+
+use crate::simd;
 
 use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
+use attend_sparse::SparseRead;
 use linear::{Isa, Linear, Quantized, failed};
 use pool::Pool;
 use program::{Exec, Op, ProbeGrids, Program, QUERY_BLOCK, Run, Step};
@@ -60,6 +67,10 @@ pub struct CpuBackend {
     probes: ProbeGrids,
     /// [cache][layer · G + kv head]; freed caches are empty.
     caches: Vec<Vec<HeadCache>>,
+    /// Of caches of which steps read a part.
+    readers: BTreeMap<CacheId, Readers>,
+    /// Of caches that read their prompt sparsely.
+    sparse: BTreeMap<CacheId, SparseRead>,
     /// [cache]; `None`: every layer its own.
     wirings: Vec<Option<Wiring>>,
     /// See [`Exec::lent_queries`].
@@ -117,9 +128,12 @@ impl CpuBackend {
                 points: Grid::new(0, shape.hidden),
                 attention: Grid::new(0, 5),
                 norms: Grid::new(0, 4),
+                covered: Grid::new(0, 1),
                 received: Grid::new(0, 16),
             },
             caches: Vec::new(),
+            readers: BTreeMap::new(),
+            sparse: BTreeMap::new(),
             wirings: Vec::new(),
             lent_queries: Grid::new(0, h * d),
             rows: Vec::new(),
@@ -195,14 +209,18 @@ impl CpuBackend {
         &self.caches[cache.0][self.head_index(layer, kv_head)]
     }
 
-    /// Slots that a layer's attention of this pass touches, all rows and kv heads together.
-    fn visible_slots(&self, layer: usize, window: Option<usize>) -> u64 {
+    /// Slots that a layer's attention of this pass touches, all rows and kv heads together, and the bytes of their
+    /// keys and values.
+    fn visible_slots(&self, layer: usize, window: Option<usize>) -> (u64, u64) {
         let g = self.shape.kv_heads;
+        let exact = (2 * self.shape.head_dim * self.shape.kv.bytes()) as u64;
         let count = |row: &Row| {
-            let held = self.caches[row.cache.0][layer * g].len() as u64 + 1;
-            held.min(window.map_or(u64::MAX, |w| w as u64))
+            let head = &self.caches[row.cache.0][layer * g];
+            let held = head.len() as u64 + 1;
+            let seen = held.min(window.map_or(u64::MAX, |w| w as u64));
+            (seen * g as u64, (head.live_bytes() + exact) * seen / held * g as u64)
         };
-        self.rows.iter().map(count).sum::<u64>() * g as u64
+        self.rows.iter().map(count).fold((0, 0), |(slots, bytes), (s, b)| (slots + s, bytes + b))
     }
 }
 
@@ -280,6 +298,14 @@ impl Backend for CpuBackend {
             }
         }
         for run in &self.runs {
+            let sparse = self.sparse.get(&self.pass_caches[run.cache]);
+            if sparse.is_some_and(|sparse| !rows[run.first].position.is_multiple_of(sparse.rule.gamma)) {
+                let why = "a part of it has to begin at a dense row".to_owned();
+                return Err(failed("reading a prompt sparsely", why));
+            }
+            if let Some(readers) = self.readers.get_mut(&self.pass_caches[run.cache]) {
+                readers.clear_log();
+            }
             self.caches[self.pass_caches[run.cache].0].iter_mut().for_each(|head| head.reserve(run.len));
         }
         if let Some(cache) = keep_queries {
@@ -299,6 +325,10 @@ impl Backend for CpuBackend {
         let (n, l) = (rows.len(), self.shape.layers);
         if self.pass_caches.iter().any(|cache| self.wirings[cache.0].is_some()) {
             self.lent_queries.resize(n);
+        }
+        if self.pass_caches.iter().any(|cache| self.sparse.contains_key(cache)) {
+            self.probes.covered.resize(l * self.shape.heads * n);
+            self.probes.covered.as_mut_slice().fill(1.0);
         }
         self.buffers.iter_mut().for_each(|grid| grid.resize(n));
         self.probes.residual.resize((2 * l + 1) * n);
@@ -371,20 +401,22 @@ impl Backend for CpuBackend {
 
     fn attend(&mut self, attention: &Attention, qkv: Buf, out: Buf) {
         self.written(out);
-        let (d, kv) = (self.shape.head_dim as u64, self.shape.kv.bytes() as u64);
-        let slots = self.visible_slots(attention.layer, attention.window);
+        let d = self.shape.head_dim as u64;
+        let (slots, bytes) = self.visible_slots(attention.layer, attention.window);
         let group = (self.shape.heads / self.shape.kv_heads) as u64;
         let attention = *attention;
         self.push("rope·append", Op::Rope { attention, qkv }, 2 * self.activation(qkv), self.activation(qkv));
         if self.runs.iter().any(|run| run.len == 1) {
-            let (bytes, flops) = (slots * d * kv, slots * group * 2 * d);
+            let (bytes, flops) = (bytes / 2, slots * group * 2 * d);
             self.push("scores", Op::Score { attention, qkv }, bytes, flops);
+            if self.runs.iter().any(|run| run.len == 1 && self.readers.contains_key(&self.pass_caches[run.cache])) {
+                self.push("reading a part", Op::AttendPart { attention, qkv }, 0, 0);
+            }
             self.push("softmax", Op::Normalize { attention, qkv }, slots * group * 12, slots * group * 20);
             self.push("values", Op::WeighValues { attention, qkv, out }, bytes, flops);
         }
         if self.runs.iter().any(|run| run.len > 1) {
-            let (bytes, flops) = (slots * 2 * d * kv, slots * group * 4 * d);
-            self.push("attention", Op::AttendRuns { attention, qkv, out }, bytes, flops);
+            self.push("attention", Op::AttendRuns { attention, qkv, out }, bytes, slots * group * 4 * d);
             self.push("column sums", Op::FoldReceived { layer: attention.layer }, 0, 0);
         }
     }
@@ -419,6 +451,13 @@ impl Backend for CpuBackend {
             }
             self.pass_caches.iter().filter_map(|id| by_id.get(id).cloned()).collect()
         };
+        let readers = {
+            let mut by_id: BTreeMap<CacheId, Vec<Alone<Follower>>> = BTreeMap::new();
+            for (id, readers) in &mut self.readers {
+                by_id.insert(*id, readers.0.iter_mut().map(Alone::new).collect());
+            }
+            self.pass_caches.iter().map(|id| by_id.remove(id)).collect()
+        };
         let queries = self.keep_queries.and_then(|id| self.pass_caches.iter().position(|c| *c == id));
         let queries = queries.map(|cache| (cache, self.queries.writer()));
         let saved_rows = self.saved_rows();
@@ -442,6 +481,8 @@ impl Backend for CpuBackend {
             logits: &self.logits,
             probes: &self.probes,
             caches,
+            readers,
+            sparse: self.pass_caches.iter().map(|id| self.sparse.get(id).copied()).collect(),
             wirings: self.pass_caches.iter().map(|cache| self.wirings[cache.0].as_ref()).collect(),
             lent_queries: &self.lent_queries,
             queries,

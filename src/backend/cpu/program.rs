@@ -7,11 +7,13 @@ use crate::backend::{Attention, Buf, Matrix, Row, Vector};
 use crate::cache::{HeadCache, QueryWriter, Wiring};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
+use crate::policy::reader::Follower;
 
+use super::attend_sparse::SparseRead;
 use super::linear::Linear;
 use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attend_single, attention, elementwise, matmul_op, rope};
+use super::{attend_part, attend_single, attention, elementwise, matmul_op, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -79,6 +81,12 @@ pub enum Op {
         attention: Attention,
         qkv: Buf,
     },
+    /// Scores to probabilities in caches of which a part is read.
+    AttendPart {
+        attention: Attention,
+        qkv: Buf,
+    },
+    /// Scores to probabilities in all others.
     Normalize {
         attention: Attention,
         qkv: Buf,
@@ -135,6 +143,8 @@ pub struct ProbeGrids {
     pub attention: Grid,
     /// pre-rope key L2, key L2, value L1, value L2 [L·G][rows][4]
     pub norms: Grid,
+    /// Share of the dense row that a sparse one read [L·H · rows][1]; where prompts are read sparsely.
+    pub covered: Grid,
     /// Column sums of one layer's query blocks [H · blocks][slots]
     pub received: Grid,
 }
@@ -162,6 +172,10 @@ pub struct Exec<'a> {
     pub probes: &'a ProbeGrids,
     /// [cache of the pass][layer · G + kv head]
     pub caches: Vec<Vec<Alone<HeadCache>>>,
+    /// What reads each cache of the pass [kv heads]; `None`: all of it is read.
+    pub readers: Vec<Option<Vec<Alone<Follower>>>>,
+    /// Of each cache of the pass; `None`: rows attend to all they see.
+    pub sparse: Vec<Option<SparseRead>>,
     /// [cache of the pass]; `None`: every layer its own.
     pub wirings: Vec<Option<&'a Wiring>>,
     /// Queries of the last layer that lends its map, of lanes where one does [rows, H·D].
@@ -252,6 +266,7 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::Rope { attention, qkv } => rope::rope(exec, items, attention, *qkv),
         Op::AttendRuns { attention, qkv, out } => attention::attend_runs(exec, items, attention, *qkv, *out),
         Op::Score { attention, qkv } => attend_single::score(exec, items, attention, *qkv),
+        Op::AttendPart { attention, qkv } => attend_part::attend(exec, items, attention, *qkv),
         Op::Normalize { attention, qkv } => attend_single::normalize(exec, items, attention, *qkv),
         Op::WeighValues { attention, qkv, out } => attend_single::weigh_values(exec, items, attention, *qkv, *out),
         Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),

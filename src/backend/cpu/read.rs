@@ -5,11 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
-use crate::cache::{HeadCache, Queries, Saved, Wiring};
+use crate::cache::{HeadCache, Packing, Queries, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
+use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
+use crate::policy::reader::Readers;
 
+use super::attend_sparse::SparseRead;
 use super::linear::failed;
 use super::pool::Shares;
 use super::program::Items;
@@ -20,6 +23,28 @@ impl CpuBackend {
     /// Column `field` of a probe grid with `n` rows.
     fn field(grid: &super::shared::Grid, n: usize, field: usize) -> Vec<f32> {
         grid.as_slice().chunks_exact(grid.width()).take(n).map(|row| row[field]).collect()
+    }
+
+    /// `work` on the heads of a cache that there is an order for [layer · G + kv head], with all threads.
+    fn each_head<T: Sync>(
+        &mut self,
+        what: &str,
+        cache: CacheId,
+        orders: &[Option<T>],
+        work: impl Fn(&mut HeadCache, &T) + Sync,
+    ) -> Result<()> {
+        let heads: Vec<(Alone<HeadCache>, &T)> = (self.caches[cache.0].iter_mut().zip(orders))
+            .filter_map(|(head, order)| Some((Alone::new(head), order.as_ref()?)))
+            .collect();
+        let shares = Shares::new(1, self.pool.threads());
+        self.pool
+            .run(&|worker| {
+                Items::new(worker, shares.of(0)).each(heads.len(), 1, |i| {
+                    // SAFETY: one thread per head.
+                    work(unsafe { heads[i].0.get() }, heads[i].1);
+                });
+            })
+            .map_err(|why| failed(what, why))
     }
 }
 
@@ -121,23 +146,26 @@ impl Inspect for CpuBackend {
 
     fn free(&mut self, cache: CacheId) {
         self.caches[cache.0] = Vec::new();
+        self.readers.remove(&cache);
+        self.sparse.remove(&cache);
     }
 
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
+        let Some(wiring) = &self.wirings[cache.0] else {
+            return self.each_head("evicting", cache, keep, |head, keep| head.retain(keep));
+        };
         let g = self.shape.kv_heads;
-        let follows: Vec<usize> = (0..self.shape.layers).map(|layer| self.keys_of(cache, layer)).collect();
-        let heads: Vec<(Alone<HeadCache>, &[u32])> = (self.caches[cache.0].iter_mut().enumerate())
-            .filter_map(|(i, head)| Some((Alone::new(head), keep.get(follows[i / g] * g + i % g)?.as_deref()?)))
-            .collect();
-        let shares = Shares::new(1, self.pool.threads());
-        self.pool
-            .run(&|worker| {
-                Items::new(worker, shares.of(0)).each(heads.len(), 1, |i| {
-                    // SAFETY: one thread per head.
-                    unsafe { heads[i].0.get() }.retain(heads[i].1);
-                });
-            })
-            .map_err(|why| failed("evicting", why))
+        let of = |i: usize| keep.get(wiring.keys(i / g) * g + i % g).cloned().flatten();
+        let keep: Vec<Option<Vec<u32>>> = (0..self.shape.layers * g).map(of).collect();
+        self.each_head("evicting", cache, &keep, |head, keep| head.retain(keep))
+    }
+
+    fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()> {
+        self.each_head("packing", cache, packing, HeadCache::pack)
+    }
+
+    fn packed(&self, cache: CacheId, layer: usize, kv_head: usize) -> (usize, usize) {
+        self.cache_ref(cache, layer, kv_head).packed()
     }
 
     fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()> {
@@ -147,6 +175,9 @@ impl Inspect for CpuBackend {
         let wrong = |new: &Option<Vec<f32>>, n| new.as_ref().is_some_and(|new| new.len() != n);
         if wrong(&new.keys, n) || wrong(&new.values, n) || wrong(&new.offsets, head.len()) {
             return Err(failed("rewriting a cache", format!("layer {layer}, kv head {kv_head} holds {n} numbers")));
+        }
+        if head.packed() != (0, 0) && (new.keys.is_some() || new.values.is_some()) {
+            return Err(failed("rewriting a cache", format!("layer {layer}, kv head {kv_head} is packed")));
         }
         head.overwrite(new.keys.as_deref(), new.values.as_deref());
         if let Some(offsets) = &new.offsets {
@@ -200,6 +231,32 @@ impl Inspect for CpuBackend {
 
     fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>> {
         means::position_means(self, caches, positions)
+    }
+
+    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>) {
+        match readers {
+            Some(readers) => self.readers.insert(cache, readers),
+            None => self.readers.remove(&cache),
+        };
+    }
+
+    fn readers(&self, cache: CacheId) -> Option<&Readers> {
+        self.readers.get(&cache)
+    }
+
+    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>) {
+        match sparse {
+            Some((rule, prompt)) => self.sparse.insert(cache, SparseRead { rule, prompt: prompt as u32 }),
+            None => self.sparse.remove(&cache),
+        };
+    }
+
+    fn covered(&self) -> Vec<f32> {
+        let (sparse, n) = (&self.sparse, self.shape.layers * self.shape.heads * self.rows.len());
+        match self.pass_caches.iter().any(|cache| sparse.contains_key(cache)) {
+            true => self.probes.covered.as_slice()[..n].to_vec(),
+            false => Vec::new(),
+        }
     }
 
     fn cache_bytes(&self, cache: CacheId, layer: usize) -> u64 {

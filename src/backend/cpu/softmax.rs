@@ -1,6 +1,6 @@
 //! Softmax of one attention row and what is read off it on the way.
 
-use super::simd::{LANES, exp, fold_sum, max};
+use super::simd::{LANES, exp, fold_sum, max, vectorized};
 
 /// Reductions of one attention row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -77,10 +77,54 @@ pub fn softmax(
     RowReductions { lse: m + log, entropy: log - moment, first, recent, distance: fold_sum(weighted) }
 }
 
+/// The same of a row [n] of which only `slots` (ascending) count: the others become 0. `more` is added to the logits
+/// of those, none or one each.
+#[allow(clippy::too_many_arguments)]
+pub fn softmax_part(
+    row: &mut [f32],
+    slots: &[u32],
+    more: &[f32],
+    positions: &[u32],
+    query: u32,
+    scale: f32,
+    softcap: Option<f32>,
+    offsets: &[f32],
+    recent_window: usize,
+) -> RowReductions {
+    let each = || slots.iter().map(|&slot| slot as usize);
+    let mut scores: Vec<f32> = each().map(|slot| row[slot]).collect();
+    let positions: Vec<u32> = each().map(|slot| positions[slot]).collect();
+    let mut added = more.to_vec();
+    if !offsets.is_empty() {
+        added.resize(scores.len(), 0.0);
+        added.iter_mut().zip(each()).for_each(|(sum, slot)| *sum += offsets[slot]);
+    }
+    let reductions = vectorized(
+        #[inline(always)]
+        || softmax(&mut scores, &positions, query, scale, softcap, &added, recent_window),
+    );
+    row.fill(0.0);
+    each().zip(scores).for_each(|(slot, p)| row[slot] = p);
+    reductions
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_part_of_a_row_is_a_row_of_that_part() {
+        let raw = [0.4, -0.2, 1.1, 0.9, -1.0];
+        let mut row = raw;
+        let part = softmax_part(&mut row, &[0, 2, 4], &[0.0, 0.5, 0.0], &[0, 3, 5, 6, 9], 9, 0.5, None, &[0.1; 5], 4);
+        let mut alone = [0.4, 1.1, -1.0];
+        let expected = softmax(&mut alone, &[0, 5, 9], 9, 0.5, None, &[0.1, 0.6, 0.1], 4);
+        assert_eq!((part, row), (expected, [alone[0], 0.0, alone[1], 0.0, alone[2]]));
+        let (mut all, mut whole) = (raw, raw);
+        let everything = softmax_part(&mut all, &[0, 1, 2, 3, 4], &[], &[0, 3, 5, 6, 9], 9, 0.5, None, &[], 4);
+        assert_eq!((everything, all), (softmax(&mut whole, &[0, 3, 5, 6, 9], 9, 0.5, None, &[], 4), whole));
+    }
 
     #[test]
     fn an_offset_of_ln_m_is_worth_m_slots() {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::backend::{Attention, CacheId, Result, Tile};
-use crate::cache::{Queries, TILE, with_cells};
+use crate::cache::{Cells, Queries, TILE, with_cells};
 use crate::engine::message::Fold;
 
 use super::attend::{BLOCK, scores};
@@ -31,6 +31,8 @@ struct Scratch {
     queries: Vec<f32>,
     lse: Vec<f32>,
     scores: Vec<f32>,
+    /// Keys of packed slots.
+    wide: Cells<f32>,
 }
 
 impl Source<'_> {
@@ -58,12 +60,27 @@ impl Source<'_> {
         if from >= to {
             return;
         }
-        with_cells!(&self.cache.columns, cells => {
-            let Scratch { queries, scores: out, .. } = &mut *scratch;
-            scores(queries, count, d, cells, from / TILE..to.div_ceil(TILE), #[inline(always)] |m, tile, s| {
-                out[m * stride + tile * TILE..][..TILE].copy_from_slice(s);
+        let Scratch { queries, scores: out, wide, .. } = &mut *scratch;
+        if self.cache.packed().0 > 0 {
+            self.cache.read_keys(from..to, &mut wide.keys);
+            scores(
+                queries,
+                count,
+                d,
+                wide,
+                0..(to - from).div_ceil(TILE),
+                #[inline(always)]
+                |m, tile, s| {
+                    out[m * stride + from + tile * TILE..][..TILE].copy_from_slice(s);
+                },
+            );
+        } else {
+            with_cells!(&self.cache.columns, cells => {
+                scores(queries, count, d, cells, from / TILE..to.div_ceil(TILE), #[inline(always)] |m, tile, s| {
+                    out[m * stride + tile * TILE..][..TILE].copy_from_slice(s);
+                });
             });
-        });
+        }
         let scale = self.attention.scale;
         for (m, position) in rows.enumerate() {
             let (lo, hi) = visible(&self.cache.positions, position, self.attention.window);

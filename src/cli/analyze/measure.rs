@@ -10,7 +10,7 @@ use crate::cli::exit::Interrupted;
 use crate::cli::prompt::Prompt;
 use crate::cli::session::{Session, tell, told};
 use crate::engine::Pause;
-use crate::policy::rope::turn_back;
+use crate::policy::rope::Angles;
 use crate::probe::head_similarity::GroupSimilarity;
 use crate::probe::kv_distance::{Order, ranked};
 use crate::probe::map_similarity::MapSimilarity;
@@ -107,7 +107,8 @@ fn layers(session: &mut Session, tokens: usize, groups: &[f32]) -> (usize, Vec<L
         let keys: Vec<Vec<f32>> = (0..kv_heads).map(|head| pick(&backend.keys(cache, layer, head))).collect();
         let values = (0..kv_heads).map(|head| pick(&backend.values(cache, layer, head))).collect();
         let mut plain = keys.clone();
-        plain.iter_mut().for_each(|keys| turn_back(keys, dim, &turns, slots.iter().map(|&slot| slot as u32)));
+        let angles = Angles::below(slots.last().map_or(0, |&slot| slot as u32 + 1), &turns);
+        plain.iter_mut().for_each(|keys| angles.turn_back(keys, dim, slots.iter().map(|&slot| slot as u32)));
         let maps_in_group = groups[layer * kv_heads..(layer + 1) * kv_heads].to_vec();
         let held = backend.cache_bytes(cache, layer) as usize;
         let cell = held / (2 * kv_heads * dim * backend.positions(cache, layer, 0).len()).max(1);

@@ -10,6 +10,8 @@ mod speed;
 
 use miette::Result;
 
+pub use speed::NO_PROBES;
+
 use super::args::ModelArgs;
 use super::output::{print, print_json};
 

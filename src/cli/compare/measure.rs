@@ -6,11 +6,10 @@ use miette::Result;
 
 use super::damage::damage;
 use super::regret::Regrets;
-use super::report::{LaneReport, SCHEMA, Scores, Timings, Top};
+use super::report::{LaneReport, Reads, SCHEMA, Scores, Timings, Top};
 use super::{Args, Report};
 use crate::cli::prompt::{Prompt, spell};
 use crate::cli::session::{Session, tell, told};
-use crate::engine::Pause;
 use crate::engine::frame::{Frame, Kept};
 use crate::probe::damage::jaccard;
 
@@ -19,7 +18,7 @@ use crate::probe::damage::jaccard;
 pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Report> {
     let ids = prompt.encode(&session.model)?;
     session.check(&ids, args.steps)?;
-    let frame = read(session, &ids)?;
+    let frame = session.read(&ids, |read| tell(&format!("reading the prompt: {read} of {} tokens", ids.len())))?;
     let mut lanes = Vec::new();
     for lane in 0..frame.lanes.len() {
         lanes.push(after_prompt(session, &frame, lane, args.scores)?);
@@ -47,15 +46,6 @@ pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Re
     })
 }
 
-fn read(session: &mut Session, ids: &[u32]) -> Result<Frame> {
-    let interrupt = session.interrupt.clone();
-    let frame = session.core.read_prompt(ids, |_, read| {
-        tell(&format!("reading the prompt: {read} of {} tokens", ids.len()));
-        if interrupt.check().is_err() { Pause::Stop } else { Pause::Continue }
-    })?;
-    Ok(frame.ok_or(crate::cli::exit::Interrupted)?)
-}
-
 /// Everything that is known before the first step.
 fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool) -> Result<LaneReport> {
     let of = &frame.lanes[lane];
@@ -65,6 +55,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
     };
     let shared = session.core.lanes()[lane].shared.as_deref().cloned();
     let kept = each(&of.kept);
+    let elements = 2 * session.core.config().head_dim * kept.iter().flatten().map(Vec::len).sum::<usize>();
     let first = |lane: usize| frame.lanes[lane].candidates.first().map(|c| c.id);
     Ok(LaneReport {
         spec: of.spec.to_string(),
@@ -74,10 +65,12 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         kv_bytes: of.kv.held,
         kv_bytes_full: of.kv.full,
         kv_bytes_end: of.kv.held,
+        bits_per_element: 8.0 * of.kv.held as f32 / elements.max(1) as f32,
         first_token_equal: first(lane) == first(0),
-        damage: damage(&mut session.core, &of.kept, shared.as_ref().map(|shared| &shared.wiring))?,
+        damage: damage(&mut session.core, lane, &of.kept)?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
         sharing: shared,
+        prompt_reads: of.reads.as_deref().map(Reads::of),
         timings: Timings { prompt_ns: frame.wall_ns, step_ns: Vec::new(), lanes_in_batch: frame.lanes.len() },
         ..LaneReport::default()
     })
@@ -173,6 +166,9 @@ impl Course {
             self.agreed[i] += against.is_none_or(|a| a.top1_agrees) as u32;
             lane.logits_top.push(of.candidates.iter().map(|c| Top { id: c.id, logit: c.logit }).collect());
             lane.kv_bytes_end = of.kv.held;
+            if let Some(reads) = &of.reads {
+                lane.reads.get_or_insert_default().add(reads);
+            }
             lane.timings.step_ns.push(frame.wall_ns);
             self.next[i] = of.next.unwrap_or(0);
         }

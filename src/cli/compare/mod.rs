@@ -2,6 +2,7 @@
 
 mod damage;
 mod measure;
+mod reads;
 mod regret;
 mod report;
 mod table;

@@ -33,10 +33,12 @@ pub struct LaneReport {
     pub kept: Vec<Vec<Vec<u32>>>,
     /// `[layer][kv head]`
     pub n_kept: Vec<Vec<usize>>,
-    /// Bytes of keys and values after the prompt; `_full` is what lane 0 holds, `_end` is after the last step.
+    /// True bytes of keys and values, scales and zero points included, after the prompt; `_full` is what lane 0 holds, `_end` is after the last step.
     pub kv_bytes: u64,
     pub kv_bytes_full: u64,
     pub kv_bytes_end: u64,
+    /// Of the keys and values held after the prompt: codes, scales, zero points and what is not packed.
+    pub bits_per_element: f32,
     /// The first token after the prompt is lane 0's.
     pub first_token_equal: bool,
     /// What the lane chose before each step, given what it was fed [N].
@@ -61,6 +63,10 @@ pub struct LaneReport {
     pub jaccard_to: BTreeMap<String, f32>,
     /// Strongest first.
     pub regret: Vec<Regret>,
+    /// What the steps read, where that is not all; `null` else.
+    pub reads: Option<Reads>,
+    /// The same for all rows of the prompt together, where the lane read that sparsely [1].
+    pub prompt_reads: Option<Reads>,
     pub timings: Timings,
     /// How the lane's layers share, and what was tried to find out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,14 +83,35 @@ pub struct Top {
     pub logit: f32,
 }
 
-/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only, and its layers read
-/// what this lane's read.
+/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only, stored as it does, and
+/// its layers read what this lane's read.
 #[derive(Debug, Default, Serialize)]
 pub struct Damage {
     /// Probability on evicted entries `[layer][head]`.
     pub lost_mass: Vec<Vec<f32>>,
     /// ‖o' − o‖ / ‖o‖ over the heads of a layer; `null` where nothing that the query looks at is left.
     pub out_rel_err: Vec<Option<f32>>,
+}
+
+/// Of each step of a lane that reads a part of its cache; nothing is evicted by that, and no memory is saved.
+#[derive(Debug, Default, Serialize)]
+pub struct Reads {
+    /// Entries read by a query head of their kv head, and those there were, all layers and kv heads together [N].
+    pub entries: Vec<u64>,
+    pub entries_seen: Vec<u64>,
+    /// Bytes of the keys and values read, of those seen, and bytes read to choose by [N].
+    pub bytes: Vec<u64>,
+    pub bytes_seen: Vec<u64>,
+    pub metadata_bytes: Vec<u64>,
+    /// (bytes + metadata_bytes) / bytes_seen [N].
+    pub share: Vec<f32>,
+    /// Bytes held beside the cache to choose by, after the last step.
+    pub metadata_held: u64,
+    /// Share of the dense attention that falls on what was read: mean and least over layers and heads [N].
+    pub covered_mean: Vec<f32>,
+    pub covered_min: Vec<f32>,
+    /// The same, mean over the steps `[layer][head]`.
+    pub covered: Vec<Vec<f32>>,
 }
 
 /// An evicted entry that lane 0 looks at later: the step at which it does so most.

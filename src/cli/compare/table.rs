@@ -23,14 +23,32 @@ pub fn text(report: &Report) -> String {
         table.set_width(PLAIN_WIDTH);
     }
     let answer = report.lanes.iter().any(|lane| lane.answer_found.is_some());
-    let mut header =
-        vec!["lane", "policy", "kept", "KV", "KL step 1", "KL mean*", "top-1", "NLL*", "lost mass", "output error"];
+    let mut header = vec![
+        "lane",
+        "policy",
+        "kept",
+        "KV",
+        "bits",
+        "KL step 1",
+        "KL mean*",
+        "top-1",
+        "NLL*",
+        "lost mass",
+        "output error",
+    ];
+    let reads = report.lanes.iter().any(|lane| lane.reads.is_some() || lane.prompt_reads.is_some());
+    if reads {
+        header.extend(["reads", "covers", "least"]);
+    }
     if answer {
         header.push("answer");
     }
     table.set_header(header);
     for (i, lane) in report.lanes.iter().enumerate() {
         let mut row = row(i, lane, report.prompt_ids.len());
+        if reads {
+            row.extend(reading(lane));
+        }
         if answer {
             row.push(lane.answer_found.map_or("-", |found| if found { "yes" } else { "no" }).into());
         }
@@ -48,8 +66,16 @@ pub fn text(report: &Report) -> String {
         report.steps
     );
     out.push_str(
-        "kept, KV, lost mass and output error (mean over layers): after the prompt. *: on lane 0's tokens. Nats.\n",
+        "kept, KV, bits per element held, lost mass and output error (mean over layers): after the prompt.\n\
+         *: on lane 0's tokens. Nats.\n",
     );
+    if reads {
+        out.push_str(
+            "reads: bytes read in a step per byte held, what is chosen by included; covers: share of the dense attention\n\
+             that falls on what was read, mean and least over layers, heads and steps (delta: of the prompt's rows, the mean of\n\
+             each head). No memory is saved by it.\n",
+        );
+    }
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));
@@ -101,6 +127,7 @@ fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
         lane.spec.clone(),
         percent(Some(held as f32 / slots.max(1) as f32)),
         HumanBytes(lane.kv_bytes).to_string(),
+        format!("{:.2}", lane.bits_per_element),
         against(lane.kl_teacher_forced.first().copied()),
         against(mean(&lane.kl_teacher_forced)),
         percent(lane.top1_agree),
@@ -108,6 +135,16 @@ fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
         percent(mean(&lost)),
         percent(mean(&error)),
     ]
+}
+
+/// Share read, what it covers on average, and at least.
+fn reading(lane: &LaneReport) -> [String; 3] {
+    let percent = |x: Option<f32>| x.map_or_else(|| "-".to_owned(), |x| format!("{:.1} %", 100.0 * x));
+    let Some(reads) = lane.reads.as_ref().or(lane.prompt_reads.as_ref()) else {
+        return [1.0; 3].map(|all| percent(Some(all)));
+    };
+    let least = reads.covered_min.iter().copied().reduce(f32::min);
+    [mean(&reads.share), mean(&reads.covered_mean), least].map(percent)
 }
 
 fn shortened(text: &str) -> String {

@@ -1,8 +1,15 @@
 //! Allocators: how a budget is divided among layers and heads.
 
 pub mod adakv;
+pub mod dynamickv;
+pub mod headkv;
+pub mod lukv;
 pub mod perlayer;
 pub mod pyramid;
+pub mod squeeze;
+pub mod zigzag;
+
+use super::part::Scores;
 
 /// Divides `total` in proportion to `weights`, no share above its `caps` [k] → [k].
 ///
@@ -27,6 +34,48 @@ pub fn apportion(total: usize, weights: &[f64], caps: &[usize]) -> Vec<usize> {
         full.iter().for_each(|&i| shares[i] = caps[i]);
         left -= full.iter().map(|&i| caps[i]).sum::<usize>();
         open = rest;
+    }
+}
+
+/// Layers that evict, by number.
+pub fn acting(budgets: &[Vec<usize>]) -> impl Iterator<Item = usize> {
+    (0..budgets.len()).filter(|&layer| !budgets[layer].is_empty())
+}
+
+/// Divides the budgets among the acting layers in proportion to `weights` [acting], the same for all heads of a layer.
+pub fn divide(weights: &[f64], scores: &[Option<Scores>], budgets: &mut [Vec<usize>]) {
+    let acting: Vec<usize> = acting(budgets).collect();
+    let held = |&layer: &usize| scores[layer].iter().flat_map(|s| &s.values).map(Vec::len).max().unwrap_or(0);
+    let caps: Vec<usize> = acting.iter().map(held).collect();
+    let total = acting.iter().map(|&layer| budgets[layer][0]).sum();
+    let mut shares = apportion(total, weights, &caps);
+    no_empty(&mut shares);
+    acting.iter().zip(shares).for_each(|(&layer, share)| budgets[layer].fill(share));
+}
+
+/// The same for each kv head of the acting layers [acting · kv heads], `reserve` entries of every head aside.
+pub fn divide_heads(weights: &[f64], reserve: usize, scores: &[Option<Scores>], budgets: &mut [Vec<usize>]) {
+    let all: Vec<usize> = budgets.iter().flatten().copied().collect();
+    let held = scores.iter().flatten().flat_map(|scores| &scores.values).map(Vec::len);
+    let caps: Vec<usize> = held.map(|held| held.saturating_sub(reserve)).collect();
+    let total = all.iter().map(|budget| budget.saturating_sub(reserve)).sum();
+    if caps.len() != weights.len() || total == 0 {
+        return;
+    }
+    let mut shares = apportion(total, weights, &caps);
+    if reserve == 0 {
+        no_empty(&mut shares);
+    }
+    budgets.iter_mut().flatten().zip(shares).for_each(|(budget, share)| *budget = share + reserve);
+}
+
+/// Nobody is left with nothing: the first of the largest gives.
+pub fn no_empty(shares: &mut [usize]) {
+    while let Some(none) = shares.iter().position(|&share| share == 0) {
+        let most = (0..shares.len()).rev().max_by_key(|&i| shares[i]).filter(|&i| shares[i] > 1);
+        let Some(most) = most else { break };
+        shares[most] -= 1;
+        shares[none] = 1;
     }
 }
 

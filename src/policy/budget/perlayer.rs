@@ -6,7 +6,7 @@
 //! largest remainders. kvpress' PerLayerCompressionPress takes absolute shares, one for each layer: those are weights
 //! too, if their mean is written as the budget.
 
-use super::apportion;
+use super::{acting, divide};
 use crate::policy::descriptor::{Descriptor, Family};
 use crate::policy::key::{Domain, Key};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
@@ -57,22 +57,9 @@ impl Allocator for PerLayer {
         if self.weights.is_empty() {
             return;
         }
-        let acting: Vec<usize> = (0..budgets.len()).filter(|&layer| !budgets[layer].is_empty()).collect();
-        let weight = |&layer: &usize| self.weights[layer * self.weights.len() / ask.at.layers] as f64;
-        let weights: Vec<f64> = acting.iter().map(weight).collect();
-        let held = |&layer: &usize| scores[layer].iter().flat_map(|s| &s.values).map(Vec::len).max().unwrap_or(0);
-        let caps: Vec<usize> = acting.iter().map(held).collect();
-        let total = acting.iter().map(|&layer| budgets[layer][0]).sum();
-        let mut shares = apportion(total, &weights, &caps);
-        // no layer is left with nothing: the first of the largest gives
-        while let Some(none) = shares.iter().position(|&share| share == 0) {
-            let Some(most) = (0..shares.len()).rev().max_by_key(|&i| shares[i]).filter(|&i| shares[i] > 1) else {
-                break;
-            };
-            shares[most] -= 1;
-            shares[none] = 1;
-        }
-        acting.iter().zip(shares).for_each(|(&layer, share)| budgets[layer].fill(share));
+        let weight = |layer: usize| self.weights[layer * self.weights.len() / ask.at.layers] as f64;
+        let weights: Vec<f64> = acting(budgets).map(weight).collect();
+        divide(&weights, scores, budgets);
     }
 }
 

@@ -81,6 +81,18 @@ pub fn frame(step: u32) -> Frame {
         value_l1: n(2 * rows),
         value_l2: n(2 * rows),
     });
+    let reads = Arc::new(Reads {
+        layers: 2,
+        kv_heads: 1,
+        heads: 2,
+        entries: vec![1, 2],
+        seen: vec![3; 2],
+        bytes: vec![8, 16],
+        bytes_seen: vec![24; 2],
+        metadata: vec![4; 2],
+        metadata_held: 8,
+        covered: n(4),
+    });
     let lane = |lane: usize| {
         let mut kept = Kept::new(2, 1, positions);
         for (layer, p) in (0..2).flat_map(|layer| (0..positions).map(move |p| (layer, p))) {
@@ -103,6 +115,7 @@ pub fn frame(step: u32) -> Frame {
             row: n(positions).into(),
             kept: Arc::new(kept),
             kv: KvBytes { held: 32, full: 64, per_layer: vec![16; 2], slots_per_layer: vec![3; 2] },
+            reads: (lane > 0 && step > 0).then(|| reads.clone()),
             against: (lane > 0).then_some(Against { kl: 0.125, top1_agrees: true, same_prefix: true }),
             lens: vec![LensLayer { point: 4, top: vec![(40 + step, 0.5)] }],
         }

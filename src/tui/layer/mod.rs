@@ -5,6 +5,7 @@ pub mod head_picker;
 pub mod help;
 pub mod input;
 pub mod palette;
+pub mod policy;
 pub mod prompt;
 pub mod search;
 
@@ -22,6 +23,8 @@ pub enum Wish {
     Act(Action),
     Search(String),
     Prompt(String),
+    /// Another policy for a lane.
+    Policy(u32, String),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -29,6 +29,7 @@ fn sign(kind: FindingKind, theme: &Theme) -> (&'static str, Color) {
         FindingKind::EndOfText => ("■", theme.good),
         FindingKind::Overflow => ("!", theme.bad),
         FindingKind::LowBudget => ("↓", theme.bad),
+        FindingKind::Regret => ("↺", theme.warn),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::tui::ramp::RampName;
 use crate::tui::seen::Seen;
 use crate::tui::widget::heat::{self, Ink};
 use crate::tui::widget::{bar, legend, put};
-use crate::tui::{text, units};
+use crate::tui::{reading, text, units};
 
 pub struct Memory;
 
@@ -88,6 +88,20 @@ fn lanes(buf: &mut Buffer, area: Rect, names: u16, seen: &Seen, frame: &Frame) -
         );
     }
     frame.lanes.len() as u16
+}
+
+/// A line for each lane that reads a part of its cache. Returns the rows taken.
+fn reads(buf: &mut Buffer, area: Rect, names: u16, seen: &Seen, frame: &Frame) -> u16 {
+    let room = area.width.saturating_sub(names) as usize;
+    let reading = frame.lanes.iter().enumerate().filter_map(|(i, lane)| Some((i, lane, lane.reads.as_ref()?)));
+    let mut y = 0;
+    for (i, lane, reads) in reading.take(area.height as usize) {
+        let name = text::fit(&format!("{i} {}", text::line(&lane.spec)), names as usize - 1);
+        put::at(buf, area, 0, y, &name, Style::new().fg(seen.theme.lane(i)));
+        put::at(buf, area, names, y, &reading::line(reads, room), seen.theme.base());
+        y += 1;
+    }
+    y
 }
 
 /// Lanes down, layers across: bytes against what lane 0 holds in the same layer. Returns the rows taken.
@@ -178,10 +192,12 @@ impl Panel for Memory {
         let names = names(area, frame);
         let below = |y: u16| Rect { y: area.y + y.min(area.height), height: area.height.saturating_sub(y), ..area };
         // A blank line between the parts where there is room for all of them.
-        let needed = 5 + 2 * frame.lanes.len() as u16 + 3;
+        let reading = frame.lanes.iter().filter(|lane| lane.reads.is_some()).count() as u16;
+        let needed = 5 + 2 * frame.lanes.len() as u16 + 3 + reading;
         let gap = (area.height >= needed) as u16;
         let mut y = kinds(buf, area, names, seen, &frame.memory) + gap;
-        y += lanes(buf, below(y), names, seen, frame) + gap;
+        y += lanes(buf, below(y), names, seen, frame);
+        y += reads(buf, below(y), names, seen, frame) + gap;
         y += layers(buf, below(y), names, seen, frame) + gap;
         slots(buf, below(y), seen, frame);
     }

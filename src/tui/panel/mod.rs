@@ -10,6 +10,7 @@ pub mod memory;
 pub mod policies;
 pub mod timings;
 pub mod tokens;
+pub mod why;
 
 use std::time::Duration;
 
@@ -135,6 +136,7 @@ pub const PANELS: &[(&str, Build)] = &[
     ("heads", || Box::new(heads::Heads::default())),
     ("growth", || Box::new(growth::Growth::default())),
     ("policies", || Box::new(policies::Policies::default())),
+    ("why", || Box::new(why::Why::default())),
     ("memory", || Box::new(memory::Memory)),
     ("timings", || Box::new(timings::Timings::default())),
     ("candidates", || Box::new(candidates::Candidates::default())),

@@ -1,12 +1,14 @@
 //! Lanes under each other on one position axis: what each policy wrote, what it still holds, what that costs and
 //! how far it is from lane 0.
 
+use std::sync::Arc;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Span;
 
-use crate::engine::frame::{Kept, LaneFrame};
+use crate::engine::frame::{Kept, LaneFrame, Reads};
 use crate::tui::action::Action;
 use crate::tui::asker::Asker;
 use crate::tui::panel::{Caption, Panel, Reply};
@@ -16,7 +18,7 @@ use crate::tui::theme::Depth;
 use crate::tui::widget::heat::{self, Ink};
 use crate::tui::widget::window::{Grid, Window};
 use crate::tui::widget::{bar, legend, put};
-use crate::tui::{text, units};
+use crate::tui::{reading, text, units};
 
 /// Columns of the strips' names.
 const NAMES: u16 = 5;
@@ -33,6 +35,8 @@ struct Row {
     layer: Vec<Vec<f32>>,
     held: u64,
     full: u64,
+    /// Where steps read a part.
+    reads: Option<Arc<Reads>>,
     /// KL per step, nats; `None` where lane 0 was fed other tokens.
     kl: Vec<Option<f32>>,
     agreed: usize,
@@ -88,7 +92,7 @@ impl Row {
         let split = ids.iter().zip(base).take_while(|(a, b)| a == b).count();
         let (same, other) = ids.split_at(if ids.len() <= base.len() || split < base.len() { split } else { ids.len() });
         let (all, layer) = strips(&frame.kept, grid, seen.selection.layer);
-        let against = |f: &std::sync::Arc<crate::engine::frame::Frame>| f.lanes.get(lane).and_then(|l| l.against);
+        let against = |f: &Arc<crate::engine::frame::Frame>| f.lanes.get(lane).and_then(|l| l.against);
         let frames = &seen.session.frames()[..=at.min(seen.session.frames().len().saturating_sub(1))];
         let compared: Vec<_> = frames.iter().filter(|f| f.partial.is_none()).filter_map(against).collect();
         let newest = &frames[frames.len().saturating_sub(grid.window.count().max(256) as usize)..];
@@ -100,6 +104,7 @@ impl Row {
             layer,
             held: frame.kv.held,
             full: frame.kv.full,
+            reads: frame.reads.clone(),
             kl: newest.iter().map(|f| against(f).filter(|a| a.same_prefix).map(|a| a.kl)).collect(),
             agreed: compared.iter().filter(|a| a.top1_agrees).count(),
             compared: compared.len(),
@@ -323,7 +328,15 @@ impl Panel for Policies {
         for (i, row) in self.rows.iter().enumerate() {
             let Some(block) = self.block(i, area) else { continue };
             self.draw_head(block, buf, seen, i, row);
-            let rest = block.height - 1;
+            let mut rest = block.height - 1;
+            let mut y = block.y + 1;
+            // Where there is a single row, it shows what is missing from the cache, or else from what is read.
+            if let Some(reads) = row.reads.as_ref().filter(|_| rest > 1 || rest == 1 && row.held == row.full) {
+                let indent = NAMES.min(area.width);
+                let place = Rect { x: area.x + indent, y, width: area.width - indent, height: 1 };
+                put::at(buf, place, 0, 0, &reading::line(reads, place.width as usize), seen.theme.soft());
+                (y, rest) = (y + 1, rest - 1);
+            }
             let strips = match rest {
                 0 => 0,
                 1 | 2 => 1,
@@ -332,7 +345,6 @@ impl Panel for Policies {
             };
             // Lanes stay apart where there is plenty of room.
             let words = (rest - strips).min(if rest >= 6 { rest - strips - 1 } else { rest });
-            let mut y = block.y + 1;
             if words > 0 {
                 let indent = NAMES.min(area.width);
                 let place = Rect { x: area.x + indent, y, width: area.width - indent, height: words };
@@ -354,6 +366,10 @@ impl Panel for Policies {
             Action::Down => (seen.lane_index() + 1).min(last),
             Action::First => 0,
             Action::Last => last,
+            // here + and − are about the lane under the cursor
+            Action::Faster => return Reply::Then(Action::MoreBudget),
+            Action::Slower => return Reply::Then(Action::LessBudget),
+            Action::Choose => return Reply::Then(Action::EditPolicy),
             _ => return Reply::Ignored,
         };
         Reply::Done
@@ -371,6 +387,9 @@ impl Panel for Policies {
     fn keys(&self) -> &'static [(Action, &'static str)] {
         &[
             (Action::Up, "choose a lane"),
+            (Action::Faster, "more budget for it (the lane starts again)"),
+            (Action::Slower, "less budget for it"),
+            (Action::Choose, "another policy for it"),
             (Action::LayerNext, "strips of another layer"),
             (Action::Fork, "new lane from this one at this step"),
         ]

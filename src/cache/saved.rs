@@ -1,0 +1,44 @@
+//! Going back to an earlier state.
+
+use super::{HeadCache, Strand};
+
+/// What brings a cache back to an earlier state: a length where nothing was evicted or packed since, else a copy.
+#[derive(Clone)]
+pub enum Saved {
+    Length { slots: usize, received: Vec<Vec<f32>>, row: Vec<Vec<f32>> },
+    Copy(Box<HeadCache>),
+}
+
+impl Saved {
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,
+            Saved::Copy(head) => head.live_bytes() + (head.len() * 8 * head.row.len()) as u64,
+        }
+    }
+}
+
+impl HeadCache {
+    /// `append_only`: nothing will be evicted or packed before `restore`, so the length is enough.
+    pub fn save(&self, append_only: bool) -> Saved {
+        if append_only {
+            let cut = |sums: &[Strand]| sums.iter().map(|s| s[..self.len()].to_vec()).collect();
+            Saved::Length { slots: self.len(), received: cut(&self.received), row: cut(&self.row) }
+        } else {
+            Saved::Copy(Box::new(self.gather(&(0..self.len() as u32).collect::<Vec<_>>())))
+        }
+    }
+
+    pub fn restore(&mut self, saved: &Saved) {
+        match saved {
+            Saved::Copy(copy) => *self = (**copy).clone(),
+            Saved::Length { slots, received, row } => {
+                self.truncate(*slots);
+                for g in 0..received.len() {
+                    self.received[g][..*slots].copy_from_slice(&received[g]);
+                    self.row[g][..*slots].copy_from_slice(&row[g]);
+                }
+            }
+        }
+    }
+}
