@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cache::{KvType, Packing, Saved};
+use crate::cache::{KvType, Packing, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
@@ -175,11 +175,16 @@ pub trait Inspect {
 
     // --- caches ---
     fn cache(&mut self) -> CacheId;
-    /// A new cache with the listed slots of `from`, `[layer][kv head]`; `None` = all.
+    /// Empties `cache`; from now on its layers read each other as `wiring` says. Such layers have the slots of the
+    /// layer whose keys they read, newest rows and column sums of their own.
+    fn wire(&mut self, cache: CacheId, wiring: &Wiring);
+    /// `None`: every layer its own.
+    fn wiring(&self, cache: CacheId) -> Option<&Wiring>;
+    /// A new cache with the listed slots of `from`, `[layer][kv head]`; `None` = all. Wired as `from` is.
     fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId;
     fn free(&mut self, cache: CacheId);
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
-    /// `None` keeps all.
+    /// `None` keeps all. Layers that read another one's keys follow that one.
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
     /// New contents of all slots of one kv head, none of them packed.
     fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()>;

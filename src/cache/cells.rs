@@ -77,6 +77,11 @@ impl<T: Cell> Cells<T> {
         T::put(value, values);
     }
 
+    /// A value alone, where keys are not held.
+    pub(super) fn put_value(&mut self, slot: usize, dim: usize, value: &[f32]) {
+        T::put(value, &mut self.values[slot * dim..(slot + 1) * dim]);
+    }
+
     /// Room for at least so many slots of keys and of values.
     pub(super) fn reserve(&mut self, keys: usize, values: usize, dim: usize) {
         for (cells, need) in [(&mut self.keys, keys), (&mut self.values, values)] {

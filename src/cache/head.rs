@@ -4,7 +4,7 @@
 //! cache's number type.
 
 use super::cells::{Columns, TILE, room, with_cells};
-use super::{KvType, Packed, Strand};
+use super::{Holds, KvType, Packed, Strand};
 
 #[derive(Clone)]
 pub struct HeadCache {
@@ -13,6 +13,7 @@ pub struct HeadCache {
     pub positions: Vec<u32>,
     /// Of the slots that are not packed.
     pub columns: Columns,
+    holds: Holds,
     /// Added to every logit on a slot, nats [n]; empty where nothing is.
     pub offsets: Vec<f32>,
     /// Column sums of attention since the start, per query head of the group [group][capacity].
@@ -26,11 +27,17 @@ pub struct HeadCache {
 
 impl HeadCache {
     pub fn new(kind: KvType, dim: usize, group: usize) -> Self {
+        Self::holding(Holds::KeysAndValues, kind, dim, group)
+    }
+
+    /// Without the columns that another layer has. Only what holds both may be packed or overwritten.
+    pub fn holding(holds: Holds, kind: KvType, dim: usize, group: usize) -> Self {
         let empty = vec![Strand::default(); group];
         Self {
             dim,
             positions: Vec::new(),
             columns: Columns::new(kind),
+            holds,
             offsets: Vec::new(),
             received: empty.clone(),
             row: empty,
@@ -48,13 +55,23 @@ impl HeadCache {
         self.positions.is_empty()
     }
 
+    /// Whether keys and whether values are held here: 1 or 0.
+    pub(super) fn sides(&self) -> (usize, usize) {
+        match self.holds {
+            Holds::KeysAndValues => (1, 1),
+            Holds::Values => (0, 1),
+            Holds::Nothing => (0, 0),
+        }
+    }
+
     /// Makes room for `more` slots beyond those held, so that a pass appends without allocating.
     pub fn reserve(&mut self, more: usize) {
         let (need, dim, (keys, values)) = (self.len() + more, self.dim, self.packed());
         if need > self.capacity {
             self.set_capacity(room(need));
         }
-        with_cells!(&mut self.columns, cells => cells.reserve(need - keys, need - values, dim));
+        let (k, v) = self.sides();
+        with_cells!(&mut self.columns, cells => cells.reserve(k * (need - keys), v * (need - values), dim));
     }
 
     fn set_capacity(&mut self, slots: usize) {
@@ -72,13 +89,20 @@ impl HeadCache {
         if self.capacity > tight + 2 * TILE {
             self.set_capacity(tight);
         }
-        with_cells!(&mut self.columns, cells => cells.tighten(n - keys, n - values, dim));
+        let (k, v) = self.sides();
+        with_cells!(&mut self.columns, cells => cells.tighten(k * (n - keys), v * (n - values), dim));
     }
 
-    /// Appends one slot; `reserve` must have made room.
+    /// Appends one slot; `reserve` must have made room. What is not held here is not looked at.
     pub fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
         let (slot, dim, (keys, values)) = (self.len(), self.dim, self.packed());
-        with_cells!(&mut self.columns, cells => cells.put(slot - keys, slot - values, dim, key, value));
+        match self.holds {
+            Holds::KeysAndValues => {
+                with_cells!(&mut self.columns, cells => cells.put(slot - keys, slot - values, dim, key, value))
+            }
+            Holds::Values => with_cells!(&mut self.columns, cells => cells.put_value(slot - values, dim, value)),
+            Holds::Nothing => {}
+        }
         for sums in self.received.iter_mut().chain(&mut self.row) {
             sums[slot] = 0.0;
         }
@@ -96,12 +120,17 @@ impl HeadCache {
                 packed.retain(&keep[..keep.partition_point(|&slot| (slot as usize) < held)]);
             }
         }
-        for_moves(keep, keys, |from, to, len| {
-            with_cells!(&mut self.columns, cells => cells.shift_keys(from, to, len, dim));
-        });
-        for_moves(keep, values, |from, to, len| {
-            with_cells!(&mut self.columns, cells => cells.shift_values(from, to, len, dim));
-        });
+        let (k, v) = self.sides();
+        if k > 0 {
+            for_moves(keep, keys, |from, to, len| {
+                with_cells!(&mut self.columns, cells => cells.shift_keys(from, to, len, dim));
+            });
+        }
+        if v > 0 {
+            for_moves(keep, values, |from, to, len| {
+                with_cells!(&mut self.columns, cells => cells.shift_values(from, to, len, dim));
+            });
+        }
         for_moves(keep, 0, |from, to, len| {
             for sums in self.received.iter_mut().chain(&mut self.row) {
                 sums.copy_within(from..from + len, to);
@@ -122,14 +151,19 @@ impl HeadCache {
             copy.retain(keep);
             return copy;
         }
-        let mut copy = Self::new(self.kind(), self.dim, self.received.len());
+        let (k, v) = self.sides();
+        let mut copy = Self::holding(self.holds, self.kind(), self.dim, self.received.len());
         copy.reserve(keep.len() + 1);
         let (mut key, mut value) = (vec![0.0; self.dim], vec![0.0; self.dim]);
         for (to, &from) in keep.iter().enumerate() {
             let from = from as usize;
             with_cells!(&self.columns, cells => {
-                cells.key(from, &mut key);
-                cells.value(from, self.dim, 0, &mut value);
+                if k > 0 {
+                    cells.key(from, &mut key);
+                }
+                if v > 0 {
+                    cells.value(from, self.dim, 0, &mut value);
+                }
             });
             copy.append(self.positions[from], &key, &value);
             for g in 0..self.received.len() {
@@ -174,7 +208,8 @@ impl HeadCache {
     /// Bytes of the live keys and values: codes with their scales and zero points, and what is not packed.
     pub fn live_bytes(&self) -> u64 {
         let (n, (keys, values)) = (self.len(), self.packed());
-        let plain = (2 * n - keys - values) * self.dim * self.kind().bytes();
+        let (k, v) = self.sides();
+        let plain = (k * (n - keys) + v * (n - values)) * self.dim * self.kind().bytes();
         let packed: usize = [&self.packed_keys, &self.packed_values].into_iter().flatten().map(Packed::bytes).sum();
         (plain + packed) as u64
     }
@@ -259,6 +294,33 @@ mod tests {
         assert_eq!((cache.keys(), cache.values()), (keys, new.clone()));
         cache.overwrite(Some(&values), None);
         assert_eq!((cache.keys(), cache.values()), (values, new));
+    }
+
+    #[test]
+    fn what_is_not_held_takes_no_bytes_and_the_rest_is_as_ever() {
+        let keep = [0, 2, 3, 40, 41, 59];
+        let all = filled(KvType::F16, 60);
+        for (holds, sides) in [(Holds::Values, 1), (Holds::Nothing, 0)] {
+            let mut cache = HeadCache::holding(holds, KvType::F16, 4, 2);
+            cache.reserve(60);
+            let values = all.values();
+            for (p, value) in (0..60).zip(values.chunks(4)) {
+                cache.append(p, &[], value);
+                cache.received[1][p as usize] = p as f32;
+            }
+            let mut gathered = cache.gather(&keep);
+            cache.retain(&keep);
+            for cache in [&cache, &gathered] {
+                assert_eq!((&cache.positions[..], cache.live_bytes()), (&keep[..], sides * 6 * 4 * 2));
+                assert_eq!((cache.keys(), cache.received[1][4]), (Vec::new(), 41.0));
+                let held = if sides == 1 { all.gather(&keep).values() } else { Vec::new() };
+                assert_eq!(cache.values(), held);
+            }
+            let saved = gathered.save(false);
+            gathered.truncate(1);
+            gathered.restore(&saved);
+            assert_eq!((gathered.values(), gathered.len()), (cache.values(), 6));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod queries;
 mod saved;
 mod strand;
 mod stratum;
+mod wiring;
 
 pub(crate) use cells::with_cells;
 pub use cells::{Cells, Columns, TILE};
@@ -26,3 +27,4 @@ pub use queries::{Queries, QueryWriter};
 pub use saved::Saved;
 pub use strand::Strand;
 pub use stratum::Groups;
+pub use wiring::{Holds, Wiring, WiringError};

@@ -53,14 +53,14 @@ impl HeadCache {
         self.tighten();
     }
 
-    /// Keys after rope [n, D].
+    /// Keys after rope [n, D]; empty where none are held.
     pub fn keys(&self) -> Vec<f32> {
-        self.keys_of(0..self.len())
+        self.keys_of(0..self.sides().0 * self.len())
     }
 
-    /// Values [n, D].
+    /// Values [n, D]; empty where none are held.
     pub fn values(&self) -> Vec<f32> {
-        self.values_of(0..self.len())
+        self.values_of(0..self.sides().1 * self.len())
     }
 
     /// Keys of some slots after rope [slots, D].

@@ -1,5 +1,6 @@
 //! One subcommand a file: arguments in, text or JSON out.
 
+mod analyze;
 mod args;
 mod bench;
 mod compare;
@@ -46,6 +47,7 @@ enum Command {
     Run(Box<run::Args>),
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
+    Analyze(Box<analyze::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -83,6 +85,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Run(args) => run::run(*args),
         Command::Trace(args) => trace::run(*args),
         Command::Compare(args) => compare::run(*args),
+        Command::Analyze(args) => analyze::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -111,6 +114,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         }
         Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Compare(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.screen.view, &mut args.screen.mouse),

@@ -15,7 +15,8 @@ spec = part(+part)*, part = name[@budget][:key=value,...]; budget = N% (of the p
 e.g. snapkv@50%, streaming@256:sinks=8, h2o@12.5%:recent=25%; 100% keeps what is generated, too
 budgets and wrappers act on the scorer behind them: adakv+criticalkv+snapkv@25%; scorers follow each other:
 snapkv@50%+decoding:every=8+knorm@256; how what stays is stored comes last: kivi, snapkv@50%+kivi:bits=4
-readers read a part of what is left, their budget is what they read: snapkv@50%+quest@256";
+readers read a part of what is left, their budget is what they read: snapkv@50%+quest@256; layers that
+share stand anywhere: tie:map=12=3/14=5+snapkv@50%";
 
 /// Columns where the output is no terminal.
 const PLAIN_WIDTH: u16 = 120;

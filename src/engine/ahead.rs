@@ -20,7 +20,11 @@ pub fn ahead(lane: &LaneCaches<'_, '_>, start: Start<'_>, work: &mut dyn FnMut(&
                 let keep = |layer: usize, head: usize| kept[layer].as_ref().map(|heads| heads[head].clone());
                 (backend.fork(lane.cache, &keep), lane.tokens, None)
             }
-            Start::Nothing => (backend.cache(), &[][..], None),
+            Start::Nothing => {
+                let (wiring, cache) = (backend.wiring(lane.cache).cloned(), backend.cache());
+                wiring.iter().for_each(|wiring| backend.wire(cache, wiring));
+                (cache, &[][..], None)
+            }
         };
         backend.shelve_queries(tokens.len() as u32);
         (cache, tokens.to_vec(), saved)

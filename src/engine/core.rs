@@ -46,6 +46,8 @@ pub struct Core {
     pub(super) tokenizer: Option<Arc<Tokenizer>>,
     /// What policies asked to be gathered while the prompt was read.
     pub(super) facts: Facts,
+    /// Cosines are gathered whatever the policies ask for.
+    pub take_cosines: bool,
     pub probes: Probes,
 }
 
@@ -78,6 +80,7 @@ impl Core {
             queries_budget,
             tokenizer,
             facts: Facts::default(),
+            take_cosines: false,
             backend,
             decoder,
             specs,
@@ -102,6 +105,16 @@ impl Core {
 
     pub fn backend(&mut self) -> &mut dyn Backend {
         &mut *self.backend
+    }
+
+    /// How far each layer's attention turns the residual stream: see [`Core::take_cosines`].
+    pub fn cosines(&self) -> &[f32] {
+        &self.facts.cosines
+    }
+
+    /// Rope of layer `l`: channel pair i of position p is turned by p · turns[i] radians [D / 2].
+    pub fn turns(&self, layer: usize) -> &[f32] {
+        self.decoder.turns(layer)
     }
 
     pub fn prompt_ids(&self) -> &Arc<[u32]> {
@@ -377,6 +390,7 @@ impl Lane {
             kept: Arc::default(),
             shift: 0,
             history: History::default(),
+            shared: None,
             verdicts: Vec::new(),
             born,
             logits,

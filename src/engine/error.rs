@@ -37,6 +37,11 @@ pub enum EngineError {
     #[error("policy {spec} is not for this model: {why}")]
     #[diagnostic(help("choose another policy or model; a file must be made for this model"))]
     PolicyMisfit { spec: String, why: String },
+    #[error("policy {spec} cannot wire this model's layers: {why}")]
+    #[diagnostic(help(
+        "layers are counted from 0 and take from earlier ones; `attnscope analyze` says which are alike"
+    ))]
+    Wiring { spec: String, why: String },
     #[error(transparent)]
     Backend(#[from] BackendError),
 }

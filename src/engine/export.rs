@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::core::Core;
 use super::error::Result;
+use crate::backend::BackendError;
 use crate::policy::Decision;
 
 impl Core {
@@ -25,6 +26,33 @@ impl Core {
         Ok(self.backend.rows(self.lanes[lane].cache, &attention, head, rows)?)
     }
 
+    /// Probabilities that lane 0's newest query of head `head` in layer `queries` would give the entries of layer `keys`
+    /// [held slots]. Fails where the query has been forgotten for the budget.
+    pub fn foreign_row(&mut self, queries: usize, keys: usize, head: usize) -> Result<Vec<f32>> {
+        let (attention, cache) = (*self.decoder.attention(queries), self.lanes[0].cache);
+        let config = self.config();
+        let (kv_head, dim) = (head * config.kv_heads / config.heads, config.head_dim);
+        let newest = (self.prompt.len() + self.step as usize) as u32 - 1;
+        if !self.backend.kept_queries().contains(&newest) {
+            let why = "the newest query has been forgotten".to_owned();
+            return Err(BackendError::Failed { what: "attention row".into(), why }.into());
+        }
+        let (query, _) = self.backend.query(queries, head, newest);
+        let score = |(key, &position): (&[f32], &u32)| {
+            let dot: f64 = key.iter().zip(&query).map(|(k, q)| *k as f64 * *q as f64).sum();
+            let s = dot * attention.scale as f64;
+            let s = attention.softcap.map_or(s, |cap| cap as f64 * (s / cap as f64).tanh());
+            let seen = attention.window.is_none_or(|window| position as usize + window > newest as usize);
+            if seen { s } else { f64::NEG_INFINITY }
+        };
+        let positions = self.backend.positions(cache, keys, kv_head);
+        let held = self.backend.keys(cache, keys, kv_head);
+        let scores: Vec<f64> = held.chunks_exact(dim).zip(positions).map(score).collect();
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+        Ok(scores.iter().map(|s| ((s - most).exp() / sum) as f32).collect())
+    }
+
     /// Logit lens of residual vectors [rows, d]: logits [rows, V]. What the last pass left in the backend is gone.
     pub fn lens_logits(&mut self, residual: &[f32]) -> Result<&[f32]> {
         self.decoder.lens(&mut *self.backend, residual)?;
@@ -41,10 +69,11 @@ impl Core {
     }
 
     /// What the first stage of lane `lane`'s policy decides about the prompt, with its scores [layer]; `None` where
-    /// it keeps all. Asked between the prompt and the first step.
+    /// it keeps all, or where the lane's layers share: the queries of its own prompt are gone. Asked between the prompt
+    /// and the first step.
     pub fn prompt_decisions(&mut self, lane: usize) -> Result<Vec<Option<Decision>>> {
         let (policy, cache) = (self.lanes[lane].policy.clone(), self.lanes[0].cache);
-        if !policy.evicts() {
+        if !policy.evicts() || policy.sharing().is_some() {
             return Ok(vec![None; self.config().layers.len()]);
         }
         self.decide(&policy, 0, cache, 0)

@@ -10,6 +10,7 @@ use super::verdict::Verdicts;
 use crate::backend::CacheId;
 use crate::model::config::Config;
 use crate::policy::Policy;
+use crate::policy::sharing::Shared;
 use crate::probe::distribution::Logits;
 
 /// What a lane is asked to be.
@@ -34,6 +35,8 @@ pub struct Lane {
     pub shift: u32,
     /// Rows of the past, where its policy counts them.
     pub(super) history: History,
+    /// How its layers share, where they do.
+    pub shared: Option<Arc<Shared>>,
     /// The newest decision about each layer.
     pub(super) verdicts: Verdicts,
     /// The step after which the lane came to be (0, or where it was forked).

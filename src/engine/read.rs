@@ -1,5 +1,5 @@
-//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads, or reads
-//! sparsely.
+//! Reading the prompt: once for all lanes, and once more for each lane that cuts its cache while it reads, reads
+//! sparsely, or whose layers share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,7 @@ use super::travel::Keyframe;
 use super::verdict::{self, Verdicts};
 use crate::backend::{CacheId, Row};
 use crate::policy::Policy;
+use crate::policy::sharing::Shared;
 use crate::probe::distribution::Logits;
 
 /// What reading the prompt left behind, beside the cache.
@@ -32,6 +33,7 @@ struct Own {
     cache: CacheId,
     logits: Arc<Logits>,
     history: History,
+    shared: Option<Arc<Shared>>,
     verdicts: Verdicts,
     read: PromptRead,
 }
@@ -56,7 +58,11 @@ impl Core {
         let cache = self.backend.cache();
         self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
         let mut stats = PromptStats::default();
-        let needs = self.specs.iter().map(|spec| needs(&spec.policy)).fold(Needs::default(), Needs::or);
+        let needs = self
+            .specs
+            .iter()
+            .map(|spec| needs(&spec.policy))
+            .fold(Needs { cosines: self.take_cosines, inputs: false }, Needs::or);
         self.facts = Facts::new(self.config().layers.len(), needs);
         let mut read = 0;
         for chunk in ids.chunks(self.max_rows) {
@@ -154,16 +160,15 @@ impl Core {
         logits: Arc<Logits>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<(Lane, Option<PromptRead>)>> {
-        let Some(block) = spec.policy.block().or_else(|| self.sparse_block(&spec.policy)) else {
+        let whole = spec.policy.sharing().map(|_| self.max_rows);
+        let Some(block) = spec.policy.block().or_else(|| self.sparse_block(&spec.policy)).or(whole) else {
             return Ok(Some((self.open_on(spec, cache, logits)?, None)));
         };
         let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
-        let mut verdicts = own.verdicts;
-        self.evict(&spec.policy, 0, own.cache, 0, &mut verdicts)?;
-        self.store(&spec.policy, own.cache, 0)?;
-        let shift = self.shift(&spec.policy, own.cache);
-        let lane = Lane { shift, verdicts, history: own.history, ..Lane::new(spec, own.cache, 0, own.logits) };
-        Ok(Some((lane, Some(own.read))))
+        let Own { cache, logits, history, shared, verdicts, read } = own;
+        let shift = self.shift(&spec.policy, cache);
+        let lane = Lane { shift, shared, verdicts, history, ..Lane::new(spec, cache, 0, logits) };
+        Ok(Some((lane, Some(read))))
     }
 
     /// A lane that starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
@@ -205,19 +210,28 @@ impl Core {
         outcome
     }
 
-    /// Reads the prompt `block` tokens at a time into a cache that is cut after each of them.
+    /// Reads the prompt `block` tokens at a time into a cache of its own, whose layers are wired and which is cut as the
+    /// policy says. Nothing is left of it where that was given up.
     fn read_in_blocks(
         &mut self,
         policy: &Policy,
         block: usize,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
+        let shared = match policy.sharing() {
+            None => None,
+            Some(_) => match self.wire(policy, between)? {
+                None => return Ok(None),
+                shared => shared.map(Arc::new),
+            },
+        };
         let cache = self.backend.cache();
+        shared.iter().for_each(|shared| self.backend.wire(cache, &shared.wiring));
         self.backend.shelve_queries(0);
         let facts = Facts::new(self.config().layers.len(), needs(policy));
-        let shared = std::mem::replace(&mut self.facts, facts);
-        let own = self.read_cutting(policy, block, cache, between);
-        self.facts = shared;
+        let of_lane_0 = std::mem::replace(&mut self.facts, facts);
+        let own = self.read_cutting(policy, block, cache, shared, between);
+        self.facts = of_lane_0;
         self.backend.restore_queries();
         if !matches!(own, Ok(Some(_))) {
             self.backend.free(cache);
@@ -230,6 +244,7 @@ impl Core {
         policy: &Policy,
         block: usize,
         cache: CacheId,
+        shared: Option<Arc<Shared>>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
         let prompt = self.prompt.clone();
@@ -257,9 +272,12 @@ impl Core {
         }
         let history = self.prompt_history(policy, cache)?;
         self.backend.set_sparse(cache, None);
+        // While the queries kept are this lane's.
+        self.evict(policy, 0, cache, 0, &mut verdicts)?;
+        self.store(policy, cache, 0)?;
         self.start_reading(policy, cache)?;
         let reads = policy.sparse().map(|sparse| Arc::new(self.sparse_reads(sparse, cache, &covered)));
-        Ok(Some(Own { cache, logits, history, verdicts, read: PromptRead { stats, lens, reads } }))
+        Ok(Some(Own { cache, logits, history, shared, verdicts, read: PromptRead { stats, lens, reads } }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

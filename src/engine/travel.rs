@@ -163,11 +163,13 @@ impl Core {
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
         let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
+        let shared = from.shared.clone();
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None);
         let readers = self.backend.readers(cache).cloned();
         self.backend.set_readers(own, readers);
-        self.lanes.push(Lane { fed, next, kept, shift, history, verdicts, ..Lane::new(&spec, own, self.step, logits) });
+        let lane = Lane::new(&spec, own, self.step, logits);
+        self.lanes.push(Lane { fed, next, kept, shift, history, shared, verdicts, ..lane });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

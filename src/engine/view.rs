@@ -83,7 +83,9 @@ impl<'a, 'b> LaneCaches<'a, 'b> {
 impl LaneView for LaneCaches<'_, '_> {
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool {
         let attention = *self.reader.decoder.attention(layer);
-        if attention.window.is_some() {
+        // A layer that takes from another one keeps what that one keeps.
+        let wired = |backend: &dyn Backend| backend.wiring(self.cache).is_some_and(|wiring| !wiring.is_own(layer));
+        if attention.window.is_some() || wired(&**self.reader.backend.borrow()) {
             return false;
         }
         let config = self.reader.decoder.config();

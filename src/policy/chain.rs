@@ -12,6 +12,7 @@ use super::evictor::{Evictor, Wrapper};
 use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Storage};
 use super::reader::{Reader, Readers, Setting};
 use super::select::ties;
+use super::sharing::Sharing;
 use super::spec::Spec;
 
 /// What a lane's cache holds. Cheap to clone.
@@ -20,6 +21,7 @@ pub struct Policy {
     spec: Spec,
     /// One after the other: the second sees what the first left.
     evictors: Vec<Evictor>,
+    sharing: Option<Arc<dyn Sharing>>,
     storage: Option<Arc<dyn Storage>>,
     /// Reads a part of what is left, so many entries at most.
     reader: Option<(Arc<dyn Reader>, Option<Amount>)>,
@@ -51,6 +53,7 @@ impl Policy {
         let whole = spec.to_string();
         let (mut evictors, mut reader, mut sparse) = (Vec::new(), None, None);
         let mut wrappers: Vec<Wrapper> = Vec::new();
+        let mut sharing: Option<(Arc<dyn Sharing>, &'static str)> = None;
         let mut storage: Option<(&'static str, usize, Arc<dyn Storage>)> = None;
         let (mut at, parts) = (0, spec.parts());
         for part in parts {
@@ -76,6 +79,12 @@ impl Policy {
                 Part::Missing(what) => {
                     let help = format!("`attnscope policies` lists the keys of `{name}`");
                     return refuse(Problem::Missing { policy: name, what }, help);
+                }
+                Part::Sharing(wires) => {
+                    if let Some((_, first)) = sharing.replace((wires, name)) {
+                        let help = "one part wires the layers; run the other as a lane of its own".into();
+                        return refuse(Problem::BothDecide { first, second: name }, help);
+                    }
                 }
                 Part::Scorer(scorer) => {
                     if let Some((first, at, _)) = storage {
@@ -116,7 +125,14 @@ impl Policy {
             let help = "it moves all keys in every step; what is known of them is known before that".into();
             return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone("positions=cache"), help));
         }
-        Ok(Self { spec, evictors, storage: storage.map(|(_, _, storage)| storage), reader, sparse })
+        if let Some((_, name)) = &sharing
+            && (storage.is_some() || reader.is_some())
+        {
+            let help = "evictors may stand beside it; run what stores or reads otherwise as a lane of its own".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone(name), help));
+        }
+        let (storage, sharing) = (storage.map(|(_, _, storage)| storage), sharing.map(|(sharing, _)| sharing));
+        Ok(Self { spec, evictors, sharing, storage, reader, sparse })
     }
 
     /// In normal form.
@@ -173,7 +189,12 @@ impl Policy {
         self.evictors[stage].schedule()
     }
 
-    /// The lane reads the prompt on its own, so many tokens at a time, and is cut after each of these blocks.
+    /// Layers share: they are wired before the lane reads the prompt.
+    pub fn sharing(&self) -> Option<&dyn Sharing> {
+        self.sharing.as_deref()
+    }
+
+    /// Tokens of the prompt after which the lane is cut while it reads.
     pub fn block(&self) -> Option<usize> {
         self.evictors.iter().filter_map(|e| e.schedule().block()).min()
     }

@@ -44,6 +44,8 @@ pub enum Family {
     Channels,
     /// Selects at attention time: nothing leaves, a part is read.
     Reader,
+    /// Layers use each other's caches or maps.
+    Sharing,
 }
 
 impl Family {
@@ -56,6 +58,7 @@ impl Family {
             Self::Quantizer => 'Q',
             Self::Channels => 'C',
             Self::Reader => 'A',
+            Self::Sharing => 'X',
         }
     }
 
@@ -68,6 +71,7 @@ impl Family {
             Self::Quantizer => "quantizer",
             Self::Channels => "channels",
             Self::Reader => "reader",
+            Self::Sharing => "sharing",
         }
     }
 }
@@ -89,6 +93,7 @@ impl Descriptor {
             Part::Storage(_) => Schedule::AfterPrefill.words(),
             Part::Reader(_) => "reads, every step",
             Part::Prefill(_) => "while the prompt is read",
+            Part::Sharing(_) => "from the prompt on",
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
                 "with what it wraps"
             }

@@ -114,6 +114,7 @@ impl Evictor {
                 | Part::Storage(_)
                 | Part::Reader(_)
                 | Part::Prefill(_)
+                | Part::Sharing(_)
                 | Part::Missing(_) => {}
             }
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::amount::Amount;
 use super::delta::Sparse;
 use super::reader::Reader;
+use super::sharing::Sharing;
 pub use super::storage::Storage;
 pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
 
@@ -308,6 +309,8 @@ pub enum Part {
     Schedule(Schedule),
     /// Turns the scorer into another one, before anything else acts on it.
     Around(Arc<Around>),
+    /// Wires layers to each other; scorers act on what is left.
+    Sharing(Arc<dyn Sharing>),
     /// What the part cannot do without and did not get, as the user should read it.
     Missing(String),
 }
@@ -339,6 +342,10 @@ impl Part {
 
     pub fn chooser(chooser: impl Chooser + 'static) -> Self {
         Self::Chooser(Arc::new(chooser))
+    }
+
+    pub fn sharing(sharing: impl Sharing + 'static) -> Self {
+        Self::Sharing(Arc::new(sharing))
     }
 
     pub fn around<S: Scorer + 'static>(wrap: impl Fn(Arc<dyn Scorer>) -> S + Send + Sync + 'static) -> Self {

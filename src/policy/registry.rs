@@ -5,13 +5,15 @@ use super::descriptor::Descriptor;
 use super::storage::{akvq, kivi, plain, think, wkvquant, zipcache};
 use super::{
     actqkv, block, blockwise, cam, cap, chunk, chunkkv, compactor, criticalkv, cur, decoding, delta, dropkv, duo,
-    entropychunkkv, expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush, kvzap,
-    kvzip, lagkv, laq, leverage, magicpig, merge, noncausal, observed, oracle, predictor, protect, qfilter, quest,
-    random, razor, rerotate, scissorhands, scope, simlayer, snapkv, streaming, taskkv, tidal, tova, vatp, window,
+    echoatt, entropychunkkv, expected, fair, fastgen, finch, full, h2o, keydiff, keyformer, knorm, kvcompose, kvcrush,
+    kvsharer, kvzap, kvzip, lagkv, laq, leverage, magicpig, merge, noncausal, observed, oracle, predictor, protect,
+    qfilter, quest, random, razor, rerotate, scissorhands, scope, sharedattention, simlayer, snapkv, streaming, taskkv,
+    tidal, tie, tova, vatp, window,
 };
 
 /// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
-/// acts on those: budgets, wrappers; then readers, which evict nothing; then how what stays is stored.
+/// acts on those: budgets, wrappers; then readers, which evict nothing; then how what stays is stored; then layers that
+/// share.
 pub static POLICIES: &[&Descriptor] = &[
     &full::POLICY,
     &window::POLICY,
@@ -81,6 +83,10 @@ pub static POLICIES: &[&Descriptor] = &[
     &plain::INT8,
     &plain::INT4,
     &think::POLICY,
+    &tie::POLICY,
+    &kvsharer::POLICY,
+    &sharedattention::POLICY,
+    &echoatt::POLICY,
 ];
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {

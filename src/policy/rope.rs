@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::part::LayerView;
 
 /// Cosine and sine by which a layer turns the channel pairs of each position up to some length.
-pub(super) struct Angles {
+pub(crate) struct Angles {
     /// [positions][D/2]
     pairs: Vec<(f32, f32)>,
     half: usize,
@@ -30,7 +30,7 @@ impl Angles {
     }
 
     /// Undoes the rotation of each row of `x` [n, dim] at its position.
-    fn turn_back(&self, x: &mut [f32], dim: usize, positions: impl Iterator<Item = u32>) {
+    pub fn turn_back(&self, x: &mut [f32], dim: usize, positions: impl Iterator<Item = u32>) {
         for (row, position) in x.chunks_exact_mut(dim).zip(positions) {
             let (a, b) = row.split_at_mut(self.half);
             let angles = &self.pairs[position as usize * self.half..][..self.half];

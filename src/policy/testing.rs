@@ -11,7 +11,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::chain::{Decision, Policy};
 use super::part::{Ahead, LaneView, LayerView, Moment, Norm, Part, Scores, Start, Text};
+use super::sharing::{Lab, PieceRead};
 use super::spec::Spec;
+use crate::cache::Wiring;
+use crate::probe::map_similarity::LayerSimilarity;
 
 /// Attention over all P positions is known from the start; the cache walks along it.
 #[derive(Debug, Clone)]
@@ -449,4 +452,30 @@ pub fn turned(x: &[f32], at: usize, turns: &[f32], position: f64) -> [f64; 4] {
         let [a, b] = [i % 2, i % 2 + 2].map(|i| x[at * 4 + i] as f64);
         if i < 2 { a * cos - b * sin } else { b * cos + a * sin }
     })
+}
+
+/// Nothing can be tried out.
+pub struct NoLab {
+    pub layers: usize,
+}
+
+impl Lab for NoLab {
+    fn layers(&self) -> usize {
+        self.layers
+    }
+    fn head_dim(&self) -> usize {
+        1
+    }
+    fn alike(&self, _: usize, _: usize) -> bool {
+        true
+    }
+    fn pieces(&mut self, _: usize, _: usize) -> Vec<Vec<u32>> {
+        Vec::new()
+    }
+    fn read(&mut self, _: &[Vec<u32>], _: &Wiring, _: &mut dyn FnMut(PieceRead<'_>)) -> bool {
+        false
+    }
+    fn similarity(&mut self, _: usize) -> Option<LayerSimilarity> {
+        None
+    }
 }

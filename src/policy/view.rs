@@ -71,7 +71,8 @@ pub enum Norm {
 
 /// All layers of a lane's cache, looked at one after the other, and the text that it stands for.
 pub trait LaneView {
-    /// Shows layer `layer` to `look`; false where policies leave the layer alone (a sliding window of its own).
+    /// Shows layer `layer` to `look`; false where policies leave the layer alone (a sliding
+    /// window of its own, or another layer's keys).
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool;
     /// Ids read so far, those of evicted entries included.
     fn tokens(&self) -> &[u32];

@@ -5,7 +5,7 @@
 
 /// m: probability on entries that are gone.
 pub fn lost_mass(row: &[f32], held: &[bool]) -> f32 {
-    row.iter().zip(held).filter(|(_, held)| !**held).map(|(p, _)| *p as f64).sum::<f64>() as f32
+    row.iter().zip(held).filter(|(_, held)| !**held).map(|(p, _)| *p as f64).fold(0.0, |sum, p| sum + p) as f32
 }
 
 /// Squared error ‖o' − o‖² and squared length ‖o‖² of one head's output; `values` [n, D]. The error is NaN where

@@ -1,6 +1,7 @@
 //! The program from outside: exit codes, what it says about bad input, and the contracts of its output. A tiny model
 //! with random weights stands in for a real one, so nothing is fetched.
 
+mod analyze;
 mod bad_input;
 mod compare;
 mod config;

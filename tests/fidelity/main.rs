@@ -11,6 +11,8 @@ mod golden;
 mod matrix;
 mod policies;
 mod readers;
+mod sharing;
+mod slow;
 mod storage;
 mod tiny;
 mod travel;

@@ -188,19 +188,25 @@ pub fn weigh<'a, T: Cell>(
     }
 }
 
-/// Slots `slots` (from a tile's first on) as f32, for many queries to share. Packed ones are read back.
+/// Keys of `slots` (from a tile's first on) as f32, for many queries to share. Packed ones are read back.
 #[inline(always)]
-pub fn widen(cache: &HeadCache, slots: Range<usize>, wide: &mut Cells<f32>) {
+pub fn widen_keys(cache: &HeadCache, slots: Range<usize>, wide: &mut Cells<f32>) {
     let dim = cache.dim;
-    if cache.packed() != (0, 0) {
-        cache.read_keys(slots.clone(), &mut wide.keys);
-        return cache.read_values(slots, 0..dim, &mut wide.values);
+    if cache.packed().0 > 0 {
+        return cache.read_keys(slots, &mut wide.keys);
     }
     let tiles = slots.start * dim..slots.end.next_multiple_of(TILE) * dim;
-    with_cells!(&cache.columns, cells => {
-        spread(&cells.keys[tiles], &mut wide.keys);
-        spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values);
-    });
+    with_cells!(&cache.columns, cells => spread(&cells.keys[tiles], &mut wide.keys));
+}
+
+/// The same of values.
+#[inline(always)]
+pub fn widen_values(cache: &HeadCache, slots: Range<usize>, wide: &mut Cells<f32>) {
+    let dim = cache.dim;
+    if cache.packed().1 > 0 {
+        return cache.read_values(slots, 0..dim, &mut wide.values);
+    }
+    with_cells!(&cache.columns, cells => spread(&cells.values[slots.start * dim..slots.end * dim], &mut wide.values));
 }
 
 #[inline(always)]
@@ -251,7 +257,7 @@ mod tests {
             vectorized(#[inline(always)] || {
                 for from in (0..n).step_by(2 * TILE) {
                     let to = n.min(from + 2 * TILE);
-                    widen(&cache, from..to, &mut wide);
+                    widen_values(&cache, from..to, &mut wide);
                     weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide, dim, 0..dim, 0..to - from, &mut sums);
                 }
             });

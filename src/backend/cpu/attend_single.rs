@@ -12,6 +12,7 @@ use super::attention::{put, visible};
 use super::program::{Exec, Items, Run};
 use super::simd::vectorized;
 use super::softmax::softmax;
+use super::sources::{Sources, sources};
 
 /// Slots per item of the scores.
 const SPAN: usize = 8 * TILE;
@@ -22,7 +23,7 @@ pub fn runs<'a>(exec: &'a Exec<'_>) -> Vec<&'a Run> {
     exec.runs.iter().filter(|run| run.len == 1).collect()
 }
 
-/// The cache of a run's kv head and the slots its row sees.
+/// The cache of a run's kv head, whose layers are not wired, and the slots its row sees.
 ///
 /// # Safety
 /// Nobody changes the cache's keys, values or positions meanwhile.
@@ -38,34 +39,51 @@ pub unsafe fn cache<'a>(
     (cache, from..to)
 }
 
+/// What a run's kv head reads, wired or not, and the slots that its row sees.
+///
+/// # Safety
+/// Nobody changes keys, values, positions or queries meanwhile.
+unsafe fn seen<'a>(
+    exec: &'a Exec<'_>,
+    attention: &Attention,
+    run: &Run,
+    kv: usize,
+    qkv: Buf,
+) -> (Sources<'a>, Range<usize>) {
+    // SAFETY: by the caller's word.
+    let sources = unsafe { sources(exec, attention, run, kv, qkv) };
+    let (from, to) = visible(&sources.own.positions, exec.rows[run.first].position, attention.window);
+    (sources, from..to)
+}
+
 /// Raw scores into the caches' newest rows.
 pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf) {
     let (d, g, group) = (exec.dim, exec.kv_heads, exec.heads / exec.kv_heads);
     let mut work = Vec::new();
     for run in runs(exec) {
         for kv in 0..g {
-            // SAFETY: keys, values and positions are not changed by this operation.
-            let (cache, seen) = unsafe { cache(exec, attention, run, kv) };
+            // SAFETY: none of them is changed by this operation.
+            let (from, seen) = unsafe { seen(exec, attention, run, kv, qkv) };
             let first = seen.start / TILE;
             work.extend(
-                (first..seen.end.div_ceil(TILE)).step_by(SPAN / TILE).map(|tile| (run, kv, cache, tile, seen.end)),
+                (first..seen.end.div_ceil(TILE)).step_by(SPAN / TILE).map(|tile| (run, kv, from, tile, seen.end)),
             );
         }
     }
     let mut wide = Cells::default();
     items.each(work.len(), 1, |item| {
-        let (run, kv, cache, first, end) = work[item];
+        let (run, kv, from, first, end) = work[item];
         let tiles = first..(first + SPAN / TILE).min(end.div_ceil(TILE));
-        // SAFETY: nobody writes qkv in this operation.
-        let queries = unsafe { &exec.buffers[qkv.0].row(run.first)[kv * group * d..(kv + 1) * group * d] };
-        if cache.packed().0 > 0 {
-            return score_packed(cache, queries, first * TILE..(tiles.end * TILE).min(end), &mut wide);
+        // SAFETY: nobody writes queries in this operation.
+        let queries = unsafe { &from.queries.row(run.first)[kv * group * d..(kv + 1) * group * d] };
+        if from.keys.packed().0 > 0 {
+            return score_packed(from.keys, queries, first * TILE..(tiles.end * TILE).min(end), &mut wide);
         }
-        with_cells!(&cache.columns, cells => vectorized(
+        with_cells!(&from.keys.columns, cells => vectorized(
             #[inline(always)]
             || scores(queries, group, d, cells, tiles, #[inline(always)] |m, tile, s| {
                 // SAFETY: each item has its own tiles.
-                unsafe { cache.row[m].part_mut(tile * TILE..(tile + 1) * TILE) }.copy_from_slice(s);
+                unsafe { from.own.row[m].part_mut(tile * TILE..(tile + 1) * TILE) }.copy_from_slice(s);
             }),
         ));
     });
@@ -96,23 +114,24 @@ fn score_packed(cache: &HeadCache, queries: &[f32], slots: Range<usize>, wide: &
 }
 
 /// Scores to probabilities, with their reductions and column sums, where all is read. One item per head.
-pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention) {
+pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf) {
     let group = exec.heads / exec.kv_heads;
     let mut runs = runs(exec);
     runs.retain(|run| exec.readers[run.cache].is_none());
     items.each(runs.len() * exec.heads, 1, |item| {
         let (run, head) = (runs[item / exec.heads], item % exec.heads);
         // SAFETY: keys, values and positions are not changed; one thread per head's row and sums.
-        let (cache, seen, row, received) = unsafe {
-            let (cache, seen) = cache(exec, attention, run, head / group);
+        let (from, seen, row, received) = unsafe {
+            let (from, seen) = seen(exec, attention, run, head / group, qkv);
+            let cache = from.own;
             let row = cache.row[head % group].part_mut(0..cache.len().next_multiple_of(TILE));
             let received = cache.received[head % group].part_mut(seen.clone());
-            (cache, seen, row, received)
+            (from, seen, row, received)
         };
         row[..seen.start].fill(0.0);
         row[seen.end..].fill(0.0);
-        let (row, positions) = (&mut row[seen.clone()], &cache.positions[seen.clone()]);
-        let offsets = cache.offsets.get(seen.clone()).unwrap_or_default();
+        let (row, positions) = (&mut row[seen.clone()], &from.own.positions[seen.clone()]);
+        let offsets = from.keys.offsets.get(seen.clone()).unwrap_or_default();
         let position = exec.rows[run.first].position;
         let reductions = vectorized(
             #[inline(always)]
@@ -128,7 +147,7 @@ pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention) {
 }
 
 /// out [rows, H·D] = probabilities · values. One item per kv head and span of channels.
-pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, out: Buf) {
+pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf, out: Buf) {
     let (d, g, group) = (exec.dim, exec.kv_heads, exec.heads / exec.kv_heads);
     // A span is a line or two of 64 bytes in the narrowest cache.
     let span = if d > 64 { 64 } else { 32 };
@@ -138,19 +157,19 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, ou
     items.each(runs.len() * g * spans, 1, |item| {
         let (run, kv) = (runs[item / (g * spans)], item / spans % g);
         let channels = item % spans * span..(item % spans * span + span).min(d);
-        // SAFETY: nothing of the cache is changed by this operation.
-        let (cache, seen) = unsafe { cache(exec, attention, run, kv) };
+        // SAFETY: nothing of the caches is changed by this operation.
+        let (from, seen) = unsafe { seen(exec, attention, run, kv, qkv) };
         let sums = &mut sums[..group * channels.len()];
         sums.fill(0.0);
-        if cache.packed().1 > 0 {
-            weigh_packed(cache, seen, channels.clone(), &mut wide, sums);
+        if from.values.packed().1 > 0 {
+            weigh_packed(from.values, seen, channels.clone(), &mut wide, sums);
         } else {
-            with_cells!(&cache.columns, cells => vectorized(
+            with_cells!(&from.values.columns, cells => vectorized(
                 #[inline(always)]
-                || for from in seen.clone().step_by(STRIP) {
-                    let strip = from..seen.end.min(from + STRIP);
+                || for at in seen.clone().step_by(STRIP) {
+                    let strip = at..seen.end.min(at + STRIP);
                     // SAFETY: as above.
-                    let row = |m: usize| unsafe { cache.row[m].part(0..seen.end) };
+                    let row = |m: usize| unsafe { from.own.row[m].part(0..seen.end) };
                     weigh(row, group, cells, d, channels.clone(), strip, sums);
                 },
             ));

@@ -4,7 +4,7 @@ use crate::backend::{Attention, Buf};
 use crate::cache::{Cells, HeadCache, TILE};
 use crate::policy::delta::{RowKind, Sparse};
 
-use super::attend::{scores, widen};
+use super::attend::{scores, widen_keys};
 use super::attention::visible;
 use super::program::{Exec, Run};
 use super::simd::vectorized;
@@ -98,7 +98,7 @@ impl<'a> SparseRows<'a> {
         vectorized(
             #[inline(always)]
             || {
-                widen(self.cache, 0..n, &mut wide);
+                widen_keys(self.cache, 0..n, &mut wide);
                 let tiles = 0..n.div_ceil(TILE);
                 scores(
                     query,

@@ -1,13 +1,14 @@
 //! Attention of many rows of one cache (prefill), with the probes on the way.
 
 use crate::backend::{Attention, Buf};
-use crate::cache::{Cells, HeadCache, TILE};
+use crate::cache::{Cells, TILE};
 
-use super::attend::{BLOCK, scores, weigh, widen};
+use super::attend::{BLOCK, scores, weigh, widen_keys, widen_values};
 use super::attend_sparse::SparseRows;
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
 use super::simd::vectorized;
 use super::softmax::{RowReductions, softmax};
+use super::sources::sources;
 
 /// Slots that a query at `position` sees: `from..to` of the ascending `positions`.
 pub fn visible(positions: &[u32], position: u32, window: Option<usize>) -> (usize, usize) {
@@ -67,8 +68,9 @@ fn many(
     let (d, group) = (exec.dim, exec.heads / exec.kv_heads);
     let first = run.first + block * QUERY_BLOCK;
     let count = QUERY_BLOCK.min(run.first + run.len - first);
-    // SAFETY: nobody changes keys, values or positions in this operation.
-    let cache: &HeadCache = unsafe { exec.caches[run.cache][attention.layer * exec.kv_heads + head / group].shared() };
+    // SAFETY: nobody changes keys, values, positions or queries in this operation.
+    let sources = unsafe { sources(exec, attention, run, head / group, qkv) };
+    let cache = sources.own;
     let stride = cache.len().next_multiple_of(TILE);
     // Rows up to a whole register block: the spare ones stay zero.
     let rows = count.next_multiple_of(BLOCK);
@@ -82,8 +84,8 @@ fn many(
         memory.resize(n, 0.0);
     }
     for (m, q) in queries.chunks_exact_mut(d).take(count).enumerate() {
-        // SAFETY: nobody writes qkv in this operation.
-        q.copy_from_slice(unsafe { &exec.buffers[qkv.0].row(first + m)[head * d..(head + 1) * d] });
+        // SAFETY: nobody writes queries in this operation.
+        q.copy_from_slice(unsafe { &sources.queries.row(first + m)[head * d..(head + 1) * d] });
     }
     let sparse = exec.sparse[run.cache].filter(|_| attention.window.is_none());
     let sparse = sparse.map(|read| SparseRows::new(read, exec, attention, run, (first, count), cache, head, qkv));
@@ -92,7 +94,7 @@ fn many(
         vectorized(
             #[inline(always)]
             || {
-                widen(cache, at..to, wide);
+                widen_keys(sources.keys, at..to, wide);
                 scores(
                     queries,
                     rows,
@@ -130,7 +132,7 @@ fn many(
                     position,
                     attention.scale,
                     attention.softcap,
-                    cache.offsets.get(lo..hi).unwrap_or_default(),
+                    sources.keys.offsets.get(lo..hi).unwrap_or_default(),
                     exec.recent_window,
                 );
                 received[lo..hi].iter_mut().zip(&row[lo..hi]).for_each(|(sum, v)| *sum += v);
@@ -144,7 +146,7 @@ fn many(
         vectorized(
             #[inline(always)]
             || {
-                widen(cache, at..to, wide);
+                widen_values(sources.values, at..to, wide);
                 let row = |m: usize| &p[m * stride + at..m * stride + to];
                 weigh(row, rows, wide, d, 0..d, 0..to - at, sums);
             },
@@ -200,7 +202,7 @@ pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {
         for run in exec.runs.iter().filter(|run| run.len > 1) {
             // SAFETY: one thread per head; sums of different heads are different vectors.
             unsafe {
-                let cache: &HeadCache = exec.caches[run.cache][layer * exec.kv_heads + head / group].shared();
+                let cache = exec.caches[run.cache][layer * exec.kv_heads + head / group].shared();
                 let n = cache.len();
                 let sums = cache.received[head % group].part_mut(0..n);
                 for block in 0..run.len.div_ceil(QUERY_BLOCK) {

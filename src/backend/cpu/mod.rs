@@ -19,6 +19,7 @@ mod read;
 mod rope;
 mod shared;
 mod softmax;
+mod sources;
 mod stats;
 mod tile;
 
@@ -27,7 +28,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cache::{HeadCache, Queries};
+use crate::cache::{HeadCache, Queries, Wiring};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
@@ -70,6 +71,10 @@ pub struct CpuBackend {
     readers: BTreeMap<CacheId, Readers>,
     /// Of caches that read their prompt sparsely.
     sparse: BTreeMap<CacheId, SparseRead>,
+    /// [cache]; `None`: every layer its own.
+    wirings: Vec<Option<Wiring>>,
+    /// See [`Exec::lent_queries`].
+    lent_queries: Grid,
     queries: Queries,
     /// Put away while others are kept.
     shelf: Option<Queries>,
@@ -129,6 +134,8 @@ impl CpuBackend {
             caches: Vec::new(),
             readers: BTreeMap::new(),
             sparse: BTreeMap::new(),
+            wirings: Vec::new(),
+            lent_queries: Grid::new(0, h * d),
             rows: Vec::new(),
             runs: Vec::new(),
             pass_caches: Vec::new(),
@@ -191,6 +198,11 @@ impl CpuBackend {
 
     fn head_index(&self, layer: usize, kv_head: usize) -> usize {
         layer * self.shape.kv_heads + kv_head
+    }
+
+    /// The layer whose slots `layer` of `cache` has, because it reads its keys.
+    fn keys_of(&self, cache: CacheId, layer: usize) -> usize {
+        self.wirings[cache.0].as_ref().map_or(layer, |wiring| wiring.keys(layer))
     }
 
     fn cache_ref(&self, cache: CacheId, layer: usize, kv_head: usize) -> &HeadCache {
@@ -311,6 +323,9 @@ impl Backend for CpuBackend {
             })
             .collect();
         let (n, l) = (rows.len(), self.shape.layers);
+        if self.pass_caches.iter().any(|cache| self.wirings[cache.0].is_some()) {
+            self.lent_queries.resize(n);
+        }
         if self.pass_caches.iter().any(|cache| self.sparse.contains_key(cache)) {
             self.probes.covered.resize(l * self.shape.heads * n);
             self.probes.covered.as_mut_slice().fill(1.0);
@@ -397,8 +412,8 @@ impl Backend for CpuBackend {
             if self.runs.iter().any(|run| run.len == 1 && self.readers.contains_key(&self.pass_caches[run.cache])) {
                 self.push("reading a part", Op::AttendPart { attention, qkv }, 0, 0);
             }
-            self.push("softmax", Op::Normalize { attention }, slots * group * 12, slots * group * 20);
-            self.push("values", Op::WeighValues { attention, out }, bytes, flops);
+            self.push("softmax", Op::Normalize { attention, qkv }, slots * group * 12, slots * group * 20);
+            self.push("values", Op::WeighValues { attention, qkv, out }, bytes, flops);
         }
         if self.runs.iter().any(|run| run.len > 1) {
             self.push("attention", Op::AttendRuns { attention, qkv, out }, bytes, slots * group * 4 * d);
@@ -468,6 +483,8 @@ impl Backend for CpuBackend {
             caches,
             readers,
             sparse: self.pass_caches.iter().map(|id| self.sparse.get(id).copied()).collect(),
+            wirings: self.pass_caches.iter().map(|cache| self.wirings[cache.0].as_ref()).collect(),
+            lent_queries: &self.lent_queries,
             queries,
             angles: &self.angles,
             isa: self.isa,

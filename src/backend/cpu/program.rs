@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::backend::{Attention, Buf, Matrix, Row, Vector};
-use crate::cache::{HeadCache, QueryWriter};
+use crate::cache::{HeadCache, QueryWriter, Wiring};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 use crate::policy::reader::Follower;
@@ -89,9 +89,11 @@ pub enum Op {
     /// Scores to probabilities in all others.
     Normalize {
         attention: Attention,
+        qkv: Buf,
     },
     WeighValues {
         attention: Attention,
+        qkv: Buf,
         out: Buf,
     },
     /// Adds the column sums of the query blocks to the caches, in block order.
@@ -174,6 +176,10 @@ pub struct Exec<'a> {
     pub readers: Vec<Option<Vec<Alone<Follower>>>>,
     /// Of each cache of the pass; `None`: rows attend to all they see.
     pub sparse: Vec<Option<SparseRead>>,
+    /// [cache of the pass]; `None`: every layer its own.
+    pub wirings: Vec<Option<&'a Wiring>>,
+    /// Queries of the last layer that lends its map, of lanes where one does [rows, H·D].
+    pub lent_queries: &'a Grid,
     pub queries: Option<(usize, QueryWriter)>,
     /// cos, sin of each row's position [rope][rows][D/2]
     pub angles: &'a [Vec<(f32, f32)>],
@@ -261,8 +267,8 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::AttendRuns { attention, qkv, out } => attention::attend_runs(exec, items, attention, *qkv, *out),
         Op::Score { attention, qkv } => attend_single::score(exec, items, attention, *qkv),
         Op::AttendPart { attention, qkv } => attend_part::attend(exec, items, attention, *qkv),
-        Op::Normalize { attention } => attend_single::normalize(exec, items, attention),
-        Op::WeighValues { attention, out } => attend_single::weigh_values(exec, items, attention, *out),
+        Op::Normalize { attention, qkv } => attend_single::normalize(exec, items, attention, *qkv),
+        Op::WeighValues { attention, qkv, out } => attend_single::weigh_values(exec, items, attention, *qkv, *out),
         Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),
         Op::Head { w, x, first, rows } => matmul_op::head(exec, items, *w, *x, *first, *rows),
         Op::Softcap { cap, rows } => elementwise::softcap(exec, items, *cap, *rows),

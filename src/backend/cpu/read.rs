@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
-use crate::cache::{HeadCache, Packing, Queries, Saved};
+use crate::cache::{HeadCache, Packing, Queries, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
 use crate::policy::delta::Sparse;
@@ -117,17 +117,30 @@ impl Inspect for CpuBackend {
     fn cache(&mut self) -> CacheId {
         let (l, h, g, d) = (self.shape.layers, self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
         self.caches.push((0..l * g).map(|_| HeadCache::new(self.shape.kv, d, h / g)).collect());
+        self.wirings.push(None);
         CacheId(self.caches.len() - 1)
+    }
+
+    fn wire(&mut self, cache: CacheId, wiring: &Wiring) {
+        let (h, g, d) = (self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
+        let holding = |i: usize| HeadCache::holding(wiring.holds(i / g), self.shape.kv, d, h / g);
+        self.caches[cache.0] = (0..self.shape.layers * g).map(holding).collect();
+        self.wirings[cache.0] = wiring.readers().next().map(|_| wiring.clone());
+    }
+
+    fn wiring(&self, cache: CacheId) -> Option<&Wiring> {
+        self.wirings[cache.0].as_ref()
     }
 
     fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId {
         let g = self.shape.kv_heads;
         let copy = |(i, head): (usize, &HeadCache)| {
             let all = || (0..head.len() as u32).collect();
-            head.gather(&keep(i / g, i % g).unwrap_or_else(all))
+            head.gather(&keep(self.keys_of(from, i / g), i % g).unwrap_or_else(all))
         };
         let heads = self.caches[from.0].iter().enumerate().map(copy).collect();
         self.caches.push(heads);
+        self.wirings.push(self.wirings[from.0].clone());
         CacheId(self.caches.len() - 1)
     }
 
@@ -138,7 +151,13 @@ impl Inspect for CpuBackend {
     }
 
     fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
-        self.each_head("evicting", cache, keep, |head, keep| head.retain(keep))
+        let Some(wiring) = &self.wirings[cache.0] else {
+            return self.each_head("evicting", cache, keep, |head, keep| head.retain(keep));
+        };
+        let g = self.shape.kv_heads;
+        let of = |i: usize| keep.get(wiring.keys(i / g) * g + i % g).cloned().flatten();
+        let keep: Vec<Option<Vec<u32>>> = (0..self.shape.layers * g).map(of).collect();
+        self.each_head("evicting", cache, &keep, |head, keep| head.retain(keep))
     }
 
     fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()> {
@@ -182,10 +201,11 @@ impl Inspect for CpuBackend {
     }
 
     fn keys(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(self.cache_ref(cache, layer, kv_head).keys())
+        Cow::Owned(self.cache_ref(cache, self.keys_of(cache, layer), kv_head).keys())
     }
 
     fn values(&self, cache: CacheId, layer: usize, kv_head: usize) -> Cow<'_, [f32]> {
+        let layer = self.wiring(cache).map_or(layer, |wiring| wiring.values(layer));
         Cow::Owned(self.cache_ref(cache, layer, kv_head).values())
     }
 
@@ -194,7 +214,7 @@ impl Inspect for CpuBackend {
     }
 
     fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32] {
-        &self.cache_ref(cache, layer, kv_head).offsets
+        &self.cache_ref(cache, self.keys_of(cache, layer), kv_head).offsets
     }
 
     fn received(&self, cache: CacheId, layer: usize, head: usize) -> &[f32] {

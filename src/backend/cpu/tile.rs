@@ -21,6 +21,8 @@ struct Source<'a> {
     cache: &'a HeadCache,
     queries: &'a Queries,
     attention: &'a Attention,
+    /// Whose queries: the attention's layer, or the one whose map it uses.
+    layer: usize,
     head: usize,
 }
 
@@ -51,7 +53,7 @@ impl Source<'_> {
         scratch.scores.resize(count * stride, 0.0);
         scratch.lse.clear();
         for (q, position) in scratch.queries.chunks_exact_mut(d).zip(rows.clone()) {
-            scratch.lse.push(self.queries.get(self.attention.layer, self.head, position, q));
+            scratch.lse.push(self.queries.get(self.layer, self.head, position, q));
         }
         let (_, to) = visible(&self.cache.positions, rows.end - 1, None);
         let (from, to) = (slots.start / TILE * TILE, slots.end.min(to));
@@ -120,9 +122,10 @@ pub fn rows(
 ) -> Result<Vec<f32>> {
     check(backend, &rows)?;
     let group = backend.shape.heads / backend.shape.kv_heads;
-    let at = backend.head_index(attention.layer, head / group);
+    let at = backend.head_index(backend.keys_of(cache, attention.layer), head / group);
+    let layer = backend.wirings[cache.0].as_ref().map_or(attention.layer, |wiring| wiring.queries(attention.layer));
     let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
-    let source = Source { cache, queries, attention, head };
+    let source = Source { cache, queries, attention, layer, head };
     let n = cache.len();
     let out = Grid::new(rows.len(), n);
     let shares = Shares::new(1, pool.threads());
@@ -150,9 +153,10 @@ pub fn rows(
 pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, tile: &Tile) -> Result<Vec<f32>> {
     check(backend, &tile.rows)?;
     let group = backend.shape.heads / backend.shape.kv_heads;
-    let at = backend.head_index(tile.layer, tile.head / group);
+    let at = backend.head_index(backend.keys_of(cache, tile.layer), tile.head / group);
+    let layer = backend.wirings[cache.0].as_ref().map_or(tile.layer, |wiring| wiring.queries(tile.layer));
     let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
-    let source = Source { cache, queries, attention, head: tile.head };
+    let source = Source { cache, queries, attention, layer, head: tile.head };
     let (tall, wide) = (tile.rows.len(), tile.cols.len());
     let (height, width) = (tile.height.min(tall).max(1), tile.width.min(wide).max(1));
     let slots = cache.positions.partition_point(|&p| p < tile.cols.start)

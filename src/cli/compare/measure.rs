@@ -53,6 +53,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
     let each = |kept: &Kept| {
         (0..kept.layers).map(|l| (0..kept.kv_heads).map(|g| kept.list(l, g)).collect()).collect::<Vec<Vec<_>>>()
     };
+    let shared = session.core.lanes()[lane].shared.as_deref().cloned();
     let kept = each(&of.kept);
     let elements = 2 * session.core.config().head_dim * kept.iter().flatten().map(Vec::len).sum::<usize>();
     let first = |lane: usize| frame.lanes[lane].candidates.first().map(|c| c.id);
@@ -68,6 +69,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         first_token_equal: first(lane) == first(0),
         damage: damage(&mut session.core, lane, &of.kept)?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
+        sharing: shared,
         prompt_reads: of.reads.as_deref().map(Reads::of),
         timings: Timings { prompt_ns: frame.wall_ns, step_ns: Vec::new(), lanes_in_batch: frame.lanes.len() },
         ..LaneReport::default()

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::policy::sharing::Shared;
+
 pub const SCHEMA: u32 = 1;
 
 #[derive(Debug, Serialize)]
@@ -66,6 +68,9 @@ pub struct LaneReport {
     /// The same for all rows of the prompt together, where the lane read that sparsely [1].
     pub prompt_reads: Option<Reads>,
     pub timings: Timings,
+    /// How the lane's layers share, and what was tried to find out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Shared>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scores: Option<Scores>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +83,8 @@ pub struct Top {
     pub logit: f32,
 }
 
-/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only, stored as it does.
+/// Of lane 0's newest query at the end of the prompt, if its cache held this lane's entries only, stored as it does, and
+/// its layers read what this lane's read.
 #[derive(Debug, Default, Serialize)]
 pub struct Damage {
     /// Probability on evicted entries `[layer][head]`.

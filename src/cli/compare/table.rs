@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 
 use super::measure::mean;
 use super::report::{LaneReport, Report};
+use crate::policy::sharing::{Shared, Tried, What};
 use crate::tui::text::line;
 
 /// Columns where the output is no terminal.
@@ -78,6 +79,9 @@ pub fn text(report: &Report) -> String {
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));
+        if let Some(shared) = &lane.sharing {
+            let _ = writeln!(out, "  {}", sharing(shared));
+        }
         for regret in lane.regret.iter().take(REGRETS) {
             let _ = writeln!(
                 out,
@@ -92,6 +96,22 @@ pub fn text(report: &Report) -> String {
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// Who takes what from whom, in the order in which it was decided, and what was found out about it.
+fn sharing(shared: &Shared) -> String {
+    let one = |tried: &Tried| {
+        let what = if tried.what == What::Map { "map" } else { "cache" };
+        let measured = match (tried.cosine, tried.similarity) {
+            (Some(cosine), _) => format!(" (output cosine so far {cosine:.3})"),
+            (None, Some(similarity)) => format!(" (cosine of maps {similarity:.3})"),
+            (None, None) => String::new(),
+        };
+        format!("{} uses {}'s {what}{measured}", tried.layer, shared.wiring.keys(tried.layer))
+    };
+    let all: Vec<String> = shared.tried.iter().filter(|tried| tried.kept).map(one).collect();
+    let none = if all.is_empty() { "no layer shares" } else { "layer " };
+    format!("{none}{}; {} tried; {}", all.join(", "), shared.tried.len(), shared.note)
 }
 
 fn row(i: usize, lane: &LaneReport, prompt: usize) -> Vec<String> {
