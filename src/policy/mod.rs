@@ -89,6 +89,7 @@ mod tidal;
 mod tie;
 mod tova;
 mod vatp;
+mod vnorm;
 mod window;
 
 #[cfg(test)]

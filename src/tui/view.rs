@@ -11,10 +11,10 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("overview.toml", include_str!("../../views/overview.toml")),
     ("attention.toml", include_str!("../../views/attention.toml")),
     ("policies.toml", include_str!("../../views/policies.toml")),
-    ("why.toml", include_str!("../../views/why.toml")),
     ("growth.toml", include_str!("../../views/growth.toml")),
     ("memory.toml", include_str!("../../views/memory.toml")),
     ("timings.toml", include_str!("../../views/timings.toml")),
+    ("why.toml", include_str!("../../views/why.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error, miette::Diagnostic)]
