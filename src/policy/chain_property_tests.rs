@@ -214,7 +214,13 @@ fn every_wrapper_is_among_the_chains() {
         let part = (policy.build)(&PartSpec::defaults(policy));
         let wraps = !matches!(
             part,
-            Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) | Part::Missing(_)
+            Part::Full
+                | Part::Scorer(_)
+                | Part::Storage(_)
+                | Part::Reader(_)
+                | Part::Prefill(_)
+                | Part::Sharing(_)
+                | Part::Missing(_)
         );
         let named = |(chain, ..): &(&str, Meets, bool)| chain.split(['+', ':']).any(|part| part == policy.name);
         assert!(!wraps || CHAINS.iter().any(named), "{}", policy.name);

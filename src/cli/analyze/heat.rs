@@ -37,7 +37,7 @@ fn draw(title: &str, square: &Square, depth: Depth) -> String {
             (_, v) => Ink::Value(if high > low { (v - low) / (high - low) } else { 0.5 }),
         };
         let line = Rect { y, height: 1, ..buf.area };
-        strip(&mut buf, line, &theme, &ramp, ink);
+        strip(&mut buf, line, &theme, ramp, ink);
     }
     let picture = if depth == Depth::Mono { dump::plain(&buf) } else { dump::ansi(&buf) };
     let mut out = format!("{title}\n");
