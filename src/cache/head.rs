@@ -146,7 +146,8 @@ impl HeadCache {
 
     /// A copy of the listed slots only; the rest is never copied, but for where slots are packed.
     pub fn gather(&self, keep: &[u32]) -> Self {
-        if self.packed() != (0, 0) {
+        // also where all packed slots have left: what was learnt from them goes on
+        if self.packed_keys.is_some() || self.packed_values.is_some() {
             let mut copy = self.clone();
             copy.retain(keep);
             return copy;

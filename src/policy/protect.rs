@@ -3,7 +3,8 @@
 //! Positions below `sinks` and the `recent` newest of all tokens read so far are forced: they come first and count
 //! inside the budget; if they alone exceed it, the newest of them stay. What the scorer itself protects stays so. Many
 //! scorers from key statistics lose attention sinks, which costs more than anything they choose: `protect+knorm@50%`.
-//! It changes the scorer, not the choice, so budgets, refiners and chunks see protected entries as forced.
+//! A policy that says itself how much each head keeps keeps at
+//! least what is protected. It changes the scorer, not the choice, so budgets, refiners and chunks see protected entries as forced.
 
 use std::sync::Arc;
 
@@ -44,6 +45,10 @@ impl Scorer for Protect {
         for (kv_head, forced) in scores.forced.iter_mut().enumerate() {
             let from = view.positions(kv_head).partition_point(|&p| p < old);
             forced[from..].fill(true);
+        }
+        if let Some(own) = &mut scores.own {
+            let protected = scores.forced.iter().map(|forced| forced.iter().filter(|&&forced| forced).count());
+            own.iter_mut().zip(protected).for_each(|(own, protected)| *own = protected.max(*own));
         }
         Some(scores)
     }

@@ -58,43 +58,60 @@ fn timeless(frame: &Frame) -> Vec<String> {
 fn specs() -> Vec<String> {
     let evicts = |policy: &&&Descriptor| policy.budget.is_some() && policy.family != Family::Reader;
     let scorers = POLICIES.iter().filter(evicts).map(|policy| policy.name);
-    let all = scorers.flat_map(|scorer| WRAPPERS.iter().map(move |wrapper| format!("{wrapper}{scorer}@45%")));
+    // what Scissorhands itself protects would fill the half that it keeps of so short a prompt
+    let keys = |scorer| if scorer == "scissorhands" { ":recent=1" } else { "" };
+    let all =
+        scorers.flat_map(|scorer| WRAPPERS.iter().map(move |wrapper| format!("{wrapper}{scorer}@45%{}", keys(scorer))));
     all.chain(OWN.map(String::from)).filter(|spec| Policy::parse(spec).is_ok()).collect()
 }
 
-/// Checks one lane of the frame after the prompt or a step.
-fn check(core: &Core, frame: &Frame, lane: usize) {
+/// What is wrong with one lane of the frame after the prompt or a step.
+fn wrong(core: &Core, frame: &Frame, lane: usize) -> Vec<String> {
     let (of, policy) = (&frame.lanes[lane], &core.lanes()[lane].policy);
     let (prompt, step) = (core.prompt_ids().len(), frame.step);
     let spec = &of.spec;
+    let mut wrong = Vec::new();
+    let mut must = |holds: bool, what: &str| {
+        if !holds {
+            wrong.push(format!("{spec}, step {step}: {what}"));
+        }
+    };
     let heads: Vec<Vec<u32>> = (0..of.kept.layers)
         .filter(|&layer| core.config().layers[layer].window.is_none())
         .flat_map(|layer| (0..of.kept.kv_heads).map(move |g| (layer, g)))
         .map(|(layer, g)| of.kept.list(layer, g))
         .collect();
     let all = prompt + step as usize;
-    for held in &heads {
-        assert!(held.is_sorted_by(|a, b| a < b), "{spec}: {held:?}");
-        assert!(!held.is_empty() && held.iter().all(|&p| (p as usize) < all), "{spec}");
-    }
+    must(heads.iter().all(|held| held.is_sorted_by(|a, b| a < b)), "positions out of order");
+    must(heads.iter().all(|held| !held.is_empty()), "a head holds nothing");
+    must(heads.iter().flatten().all(|&p| (p as usize) < all), "positions that were never read");
     let held: usize = heads.iter().map(Vec::len).sum();
     let schedule = policy.schedule(0);
     if schedule.acts(step)
         && let Some(budget) = policy.budget_at(0, prompt, step)
     {
-        // pyramids round each layer, what competes over all heads rounds the sum; a chunk may be cut short
-        assert!(held <= heads.len() * (budget + 1), "{spec}: {held} entries for {} heads of {budget}", heads.len());
+        // pyramids round each layer, what competes over all heads rounds the sum; whole chunks end where they end, and
+        // what is protected stays where a policy sizes heads itself
+        let more = if spec.contains("chunkkv") {
+            4
+        } else if spec.contains("protect") {
+            5
+        } else {
+            1
+        };
+        must(held <= heads.len() * (budget + more), &format!("{held} entries for {} heads of {budget}", heads.len()));
     }
     if schedule == Schedule::AfterPrefill {
         let generated = (prompt as u32..all as u32).collect::<Vec<_>>();
-        assert!(heads.iter().all(|held| held.ends_with(&generated)), "{spec} drops what was generated");
+        must(heads.iter().all(|held| held.ends_with(&generated)), "drops what was generated");
     }
     if spec.starts_with("protect") {
-        assert!(heads.iter().all(|held| held.starts_with(&[0, 1])), "{spec} drops a protected entry");
+        must(heads.iter().all(|held| held.starts_with(&[0, 1])), "drops a protected entry");
     }
     if step == 0 && policy.block().is_none() {
-        assert_eq!(of.candidates, frame.lanes[0].candidates, "{spec}: a dense prompt gives the same first token");
+        must(of.candidates == frame.lanes[0].candidates, "a dense prompt gives another first token");
     }
+    wrong
 }
 
 fn run(model: &str, prompt: &str) {
@@ -106,27 +123,30 @@ fn run(model: &str, prompt: &str) {
         // refused there, and said so
         specs.retain(|spec| !spec.contains("positions=cache"));
     }
-    let started = Instant::now();
+    let (started, mut all_wrong) = (Instant::now(), Vec::new());
     for some in specs.chunks(40) {
         let mut lanes = vec!["full"];
         lanes.extend(some.iter().map(String::as_str));
         let mut core = core(&real, Precision::Native, &lanes);
         let first = core.read_prompt(&ids, |_, _| Pause::Continue).unwrap().unwrap();
-        (1..lanes.len()).for_each(|lane| check(&core, &first, lane));
+        (1..lanes.len()).for_each(|lane| all_wrong.extend(wrong(&core, &first, lane)));
         let mut frames = Vec::new();
         for _ in 0..STEPS {
             let frame = core.step().unwrap();
-            (1..lanes.len()).for_each(|lane| check(&core, &frame, lane));
+            (1..lanes.len()).for_each(|lane| all_wrong.extend(wrong(&core, &frame, lane)));
             frames.push(timeless(&frame));
         }
         core.rewind(1).unwrap();
         for before in &frames[1..] {
             for ((again, before), spec) in timeless(&core.step().unwrap()).iter().zip(before).zip(&lanes) {
-                assert!(again == before, "{spec} comes out otherwise after going back");
+                if again != before {
+                    all_wrong.push(format!("{spec} comes out otherwise after going back"));
+                }
             }
         }
     }
     println!("{model}: {} chains in {:.0?}", specs.len(), started.elapsed());
+    assert!(all_wrong.is_empty(), "{}", all_wrong.join("\n"));
 }
 
 #[test]
