@@ -92,4 +92,13 @@ mod tests {
         assert!(wire("tie:map=7>5/7>3").unwrap_err().contains("twice"));
         assert!(Policy::parse("tie:map=a>b").is_err());
     }
+
+    #[test]
+    fn evictors_may_stand_beside_it_and_what_stores_or_reads_otherwise_may_not() {
+        let policy = Policy::parse("tie:map=3=1+adakv+snapkv@50%").unwrap();
+        assert!(policy.sharing().is_some() && policy.stages() == 1);
+        for spec in ["tie+kivi", "quest@64+tie", "tie+kvsharer"] {
+            assert!(Policy::parse(spec).is_err(), "{spec}");
+        }
+    }
 }
