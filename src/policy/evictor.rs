@@ -72,6 +72,10 @@ impl Evictor {
                         let help = "one position serves all heads, so they must keep the same number".into();
                         return Err((Problem::BothDecide { first: name, second: own }, at, name.len(), help));
                     }
+                    if evictor.scorer.shares() {
+                        let help = format!("`{own}` divides its budget among all layers and heads itself");
+                        return Err((Problem::BothDecide { first: name, second: own }, at, name.len(), help));
+                    }
                     if evictor.schedule.acts_in_decode() && !allocator.decodes() {
                         return Err((Problem::OnlyAfterPrompt(name), at, name.len(), ONLY_AFTER_PROMPT.into()));
                     }
@@ -192,7 +196,7 @@ impl Evictor {
         let surveyed = self.survey(at, budget, lane);
         let scorer = surveyed.as_ref().unwrap_or(&self.scorer);
         // Where budgets differ, one layer's lack is another's excess.
-        let apart = self.allocators.is_empty();
+        let apart = self.allocators.is_empty() && !self.scorer.shares();
         let (mut held, mut allowed) = (0usize, 0usize);
         let mut scores: Vec<Option<Scores>> = vec![None; at.layers];
         let mut budgets: Vec<Vec<usize>> = vec![Vec::new(); at.layers];

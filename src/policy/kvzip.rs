@@ -77,6 +77,10 @@ impl Scorer for KvZip {
         true
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn survey(&self, at: Moment, mean: f64, lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
         let mut layers = held(lane, at.layers);
         let tokens = lane.tokens();

@@ -142,6 +142,10 @@ pub trait Scorer: Send + Sync {
     fn survey(&self, _at: Moment, _mean: f64, _lane: &dyn LaneView) -> Option<Arc<dyn Scorer>> {
         None
     }
+    /// The heads of all layers compete for one budget, which the scorer divides itself.
+    fn shares(&self) -> bool {
+        false
+    }
     /// Scores can be taken after a step, when only the newest row exists.
     fn decodes(&self) -> bool {
         true

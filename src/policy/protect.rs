@@ -53,6 +53,10 @@ impl Scorer for Protect {
         Some(scores)
     }
 
+    fn shares(&self) -> bool {
+        self.scorer.shares()
+    }
+
     fn surveys(&self) -> bool {
         self.scorer.surveys()
     }
