@@ -262,14 +262,16 @@ impl Runner {
             }
             Command::Change { lane, spec } => {
                 self.mode = Mode::Paused;
+                self.tell(Event::State(State::Running));
                 match Policy::parse(&spec) {
                     Err(error) => self.tell(Event::Notice(error.to_string())),
                     Ok(policy) => match core.change(lane, policy, |frame| self.tell(Event::Frame(Arc::new(frame)))) {
-                        Ok(()) => self.tell(Event::State(State::Paused { why: None })),
+                        Ok(()) => {}
                         Err(error) if Core::is_interrupted(&error) => self.failed(error.to_string()),
                         Err(error) => self.tell(Event::Notice(error.to_string())),
                     },
                 }
+                self.tell(Event::State(State::Paused { why: None }));
             }
             Command::Force { lane, token } => {
                 if let Err(error) = core.force(lane, token) {

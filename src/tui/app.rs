@@ -56,6 +56,8 @@ pub struct App {
     pub pace: usize,
     pub probes: Probes,
     pub places: Places,
+    /// A lane's policy that was asked for and has not come yet.
+    wanted: Option<(u32, String)>,
     /// One line about what a key did not do.
     pub notice: Option<String>,
     pub exit: Option<Exit>,
@@ -81,6 +83,7 @@ impl App {
             pace: 0,
             probes: Probes::default(),
             places: Places::default(),
+            wanted: None,
             notice: None,
             exit: None,
             dirty: true,
@@ -117,7 +120,13 @@ impl App {
                 self.found.clear();
             }
             Event::Rewound { .. } => self.timeline.follow(),
-            Event::Notice(ref what) => self.notice = Some(text::line(what)),
+            Event::Notice(ref what) => (self.wanted, self.notice) = (None, Some(text::line(what))),
+            Event::Frame(ref frame) => {
+                let came = |(lane, spec): &(u32, String)| {
+                    frame.lanes.get(*lane as usize).is_none_or(|lane| *lane.spec == **spec)
+                };
+                self.wanted = self.wanted.take().filter(|wanted| !came(wanted));
+            }
             Event::Failed(ref why) => self.layers.push(Box::new(layer::error::Error::new("the run failed", why))),
             _ => {}
         }
@@ -332,7 +341,9 @@ impl App {
     /// The chosen lane and its spec, where it is one that may be changed.
     fn chosen_spec(&mut self) -> Option<(u32, String)> {
         let lane = self.seen().lane_index();
-        let spec = self.seen().lane().map(|lane| lane.spec.to_string());
+        // keys may come faster than lanes start again
+        let wanted = self.wanted.as_ref().filter(|(of, _)| *of as usize == lane).map(|(_, spec)| spec.clone());
+        let spec = wanted.or_else(|| self.seen().lane().map(|lane| lane.spec.to_string()));
         if lane == 0 {
             let key = self.keymap.key(Action::LaneNext);
             self.notice = Some(format!("lane 0 keeps everything, as the yardstick; {key} chooses another lane"));
@@ -353,6 +364,7 @@ impl App {
     fn change(&mut self, lane: u32, spec: String) {
         self.timeline.follow();
         self.notice = Some(format!("lane {lane} starts again as {}", text::line(&spec)));
+        self.wanted = Some((lane, spec.clone()));
         self.send(Command::Change { lane, spec });
     }
 

@@ -51,6 +51,30 @@ fn keys_become_commands() {
 }
 
 #[test]
+fn a_lanes_policy_is_changed_as_fast_as_keys_are_pressed() {
+    let mut rig = Rig::ready(Depth::Mono, 20, 2);
+    rig.draw(100, 30);
+    rig.answer();
+    press(&mut rig, "> e");
+    assert!(rig.answer().is_empty(), "lane 0 is the yardstick");
+    press(&mut rig, ") > > lt u");
+    let changes: Vec<String> = rig
+        .answer()
+        .into_iter()
+        .map(|command| match command {
+            Command::Change { lane: 1, spec } => spec,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let spec = |command: usize| attnscope::policy::Spec::parse(&changes[command]).unwrap();
+    let first = attnscope::policy::Spec::parse(&rig.app.seen().lane().unwrap().spec).unwrap();
+    assert_eq!(spec(0), first.nudged(true).unwrap());
+    assert_eq!(spec(1), spec(0).nudged(true).unwrap());
+    assert_eq!(spec(2), spec(0));
+    assert_eq!(spec(3), spec(0).protection_toggled());
+}
+
+#[test]
 fn time_goes_back_and_forth_and_stepping_at_the_end_computes() {
     let mut rig = Rig::ready(Depth::Mono, 20, 2);
     for step in 1..=3 {
