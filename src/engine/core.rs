@@ -265,8 +265,9 @@ impl Core {
                 continue;
             }
             let decisions = self.decide(policy, stage, cache, step)?;
-            verdict::note(verdicts, &decisions, &*self.backend, cache, step);
+            let held = verdict::held(&decisions, &*self.backend, cache);
             changed |= self.apply(&decisions, cache)?;
+            verdict::note(verdicts, decisions, held, step);
         }
         Ok(changed)
     }

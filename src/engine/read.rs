@@ -178,10 +178,11 @@ impl Core {
             decisions = self.decide(&spec.policy, 0, cache, 0)?;
         }
         let mut verdicts = Verdicts::new();
-        verdict::note(&mut verdicts, &decisions, &*self.backend, cache, 0);
+        let held = verdict::held(&decisions, &*self.backend, cache);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
         let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
         self.rewrite(&decisions, own)?;
+        verdict::note(&mut verdicts, decisions, held, 0);
         self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;
         self.store(&spec.policy, own, 0)?;
         self.start_reading(&spec.policy, own)?;
@@ -266,8 +267,9 @@ impl Core {
             }
             for stage in (0..policy.stages()).filter(|&stage| policy.schedule(stage).block().is_some()) {
                 let decisions = self.decide_after(policy, stage, cache, 0, &prompt[..read])?;
-                verdict::note(&mut verdicts, &decisions, &*self.backend, cache, 0);
+                let held = verdict::held(&decisions, &*self.backend, cache);
                 self.apply(&decisions, cache)?;
+                verdict::note(&mut verdicts, decisions, held, 0);
             }
         }
         let history = self.prompt_history(policy, cache)?;

@@ -18,6 +18,9 @@ impl Core {
         for layer in (0..config.layers.len()).filter(|&layer| config.layers[layer].window.is_none()) {
             for head in 0..heads {
                 let row = self.backend.newest_row(cache, layer, head);
+                if crate::simd::max(row) <= self.regret_above {
+                    continue;
+                }
                 let positions = self.backend.positions(cache, layer, head / group);
                 for (&mass, &position) in row.iter().zip(positions).filter(|(mass, _)| **mass > self.regret_above) {
                     for &i in &evicting {

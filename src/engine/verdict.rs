@@ -19,20 +19,24 @@ pub struct Verdict {
 /// Of all layers. Cheap to clone: verdicts never change.
 pub type Verdicts = Vec<Option<Arc<Verdict>>>;
 
-/// Puts what was decided at `step` over what was decided before; `cache` still holds what was decided about.
-pub fn note(
-    verdicts: &mut Verdicts,
+/// What each layer that was decided about holds [layer][kv head][n]: read before the losing entries leave.
+pub fn held(
     decisions: &[Option<Decision>],
     backend: &(impl Inspect + ?Sized),
     cache: CacheId,
-    step: u32,
-) {
+) -> Vec<Option<Vec<Vec<u32>>>> {
+    let of =
+        |layer: usize, heads: usize| (0..heads).map(|head| backend.positions(cache, layer, head).to_vec()).collect();
+    decisions.iter().enumerate().map(|(layer, d)| d.as_ref().map(|d| of(layer, d.kept.len()))).collect()
+}
+
+/// Puts what was decided at `step` about what was `held` over what was decided before.
+pub fn note(verdicts: &mut Verdicts, decisions: Vec<Option<Decision>>, held: Vec<Option<Vec<Vec<u32>>>>, step: u32) {
     verdicts.resize(decisions.len(), None);
-    for (layer, (verdict, decision)) in verdicts.iter_mut().zip(decisions).enumerate() {
-        let Some(decision) = decision else { continue };
-        let held = |head| backend.positions(cache, layer, head).to_vec();
-        let positions = (0..decision.kept.len()).map(held).collect();
-        *verdict = Some(Arc::new(Verdict { step, positions, decision: decision.clone() }));
+    for ((verdict, decision), positions) in verdicts.iter_mut().zip(decisions).zip(held) {
+        if let (Some(decision), Some(positions)) = (decision, positions) {
+            *verdict = Some(Arc::new(Verdict { step, positions, decision }));
+        }
     }
 }
 
