@@ -47,8 +47,8 @@ pub fn held(lane: &dyn LaneView, layers: usize) -> Vec<Option<Known>> {
     (0..layers).map(one).collect()
 }
 
-/// Divides `total` entries over all layers and kv heads: those with the highest scores stay, forced ones first.
-/// Each kv head then says itself how many it keeps, at least one.
+/// Divides `total` entries over all layers and kv heads: the best of each head stays, then those with the highest
+/// scores, forced ones first. Each kv head then says itself how many it keeps.
 pub fn compete(layers: &mut [Option<Known>], total: usize) {
     let mut all: Vec<(bool, f32, u32, usize, usize)> = Vec::new();
     for (layer, known) in layers.iter().enumerate() {
@@ -61,10 +61,19 @@ pub fn compete(layers: &mut [Option<Known>], total: usize) {
     all.sort_unstable_by(|a, b| (b.0.cmp(&a.0)).then(b.1.total_cmp(&a.1)).then(b.2.cmp(&a.2)).then(b.3.cmp(&a.3)));
     let mut own: Vec<Vec<usize>> =
         layers.iter().map(|known| vec![0; known.as_ref().map_or(0, |k| k.positions.len())]).collect();
-    all.iter().take(total).for_each(|&(.., layer, head)| own[layer][head] += 1);
+    let heads: usize = own.iter().map(Vec::len).sum();
+    let mut free = total.saturating_sub(heads);
+    for (.., layer, head) in all {
+        let own = &mut own[layer][head];
+        if *own > 0 && free > 0 {
+            free -= 1;
+            *own += 1;
+        }
+        *own = (*own).max(1);
+    }
     for (known, own) in layers.iter_mut().zip(own) {
         if let Some(known) = known {
-            known.scores.own = Some(own.into_iter().map(|own| own.max(1)).collect());
+            known.scores.own = Some(own);
         }
     }
 }
@@ -86,6 +95,16 @@ mod tests {
         compete(&mut layers, 4);
         let own = |layer: &Option<Known>| layer.as_ref().and_then(|k| k.scores.own.clone());
         assert_eq!((own(&layers[0]), own(&layers[1]), own(&layers[2])), (Some(vec![2]), None, Some(vec![2])));
+        compete(&mut layers, 2);
+        assert_eq!((own(&layers[0]), own(&layers[2])), (Some(vec![1]), Some(vec![1])));
+    }
+
+    #[test]
+    fn a_head_that_loses_everywhere_takes_no_more_than_its_best_from_the_others() {
+        let (positions, values) = (vec![vec![0, 1, 2]; 2], vec![vec![0.3, 0.2, 0.1], vec![0.9, 0.8, 0.7]]);
+        let mut layers = [Some(Known { positions, scores: Scores::free(values) })];
+        compete(&mut layers, 3);
+        assert_eq!(layers[0].as_ref().and_then(|known| known.scores.own.clone()), Some(vec![1, 2]));
     }
 
     #[test]
