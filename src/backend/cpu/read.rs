@@ -157,7 +157,11 @@ impl Inspect for CpuBackend {
         let g = self.shape.kv_heads;
         let of = |i: usize| keep.get(wiring.keys(i / g) * g + i % g).cloned().flatten();
         let keep: Vec<Option<Vec<u32>>> = (0..self.shape.layers * g).map(of).collect();
-        self.each_head("evicting", cache, &keep, |head, keep| head.retain(keep))
+        // a layer that has only its rows here goes by the cells of the one whose keys it reads
+        self.each_head("evicting", cache, &keep, |head, keep| {
+            head.retain(keep);
+            head.settle();
+        })
     }
 
     fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()> {

@@ -124,6 +124,7 @@ pub fn rows(
     let group = backend.shape.heads / backend.shape.kv_heads;
     let at = backend.head_index(backend.keys_of(cache, attention.layer), head / group);
     let layer = backend.wirings[cache.0].as_ref().map_or(attention.layer, |wiring| wiring.queries(attention.layer));
+    backend.caches[cache.0][at].settle();
     let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
     let source = Source { cache, queries, attention, layer, head };
     let n = cache.len();
@@ -155,6 +156,7 @@ pub fn tile(backend: &mut CpuBackend, cache: CacheId, attention: &Attention, til
     let group = backend.shape.heads / backend.shape.kv_heads;
     let at = backend.head_index(backend.keys_of(cache, tile.layer), tile.head / group);
     let layer = backend.wirings[cache.0].as_ref().map_or(tile.layer, |wiring| wiring.queries(tile.layer));
+    backend.caches[cache.0][at].settle();
     let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
     let source = Source { cache, queries, attention, layer, head: tile.head };
     let (tall, wide) = (tile.rows.len(), tile.cols.len());
