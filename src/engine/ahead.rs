@@ -1,7 +1,7 @@
 //! Tokens read behind a cache for a policy's sake and forgotten again.
 
 use super::message::Probes;
-use super::view::{LaneCaches, Reader, Rows};
+use super::view::{LaneCaches, Reader, Rows, note};
 use crate::backend::{CacheId, Result, Row};
 use crate::policy::part::{Ahead, LaneView, Start};
 use crate::probe::distribution::Distribution;
@@ -79,11 +79,11 @@ impl Ahead for Reading<'_, '_> {
         let context = self.reader.decoder.config().context;
         let mut logits = Vec::new();
         let mut rest = tokens;
-        while !rest.is_empty() && self.reader.failure.borrow().is_none() {
+        while !rest.is_empty() && self.reader.is_well() {
             if self.tokens.len() + rest.len() > context {
                 let why = format!("{} tokens in all, the context is {context}", self.tokens.len() + rest.len());
                 let what = "reading ahead for a policy".to_owned();
-                self.reader.failure.borrow_mut().get_or_insert(crate::backend::BackendError::Failed { what, why });
+                note(&self.reader.failure, crate::backend::BackendError::Failed { what, why });
                 return Vec::new();
             }
             let (chunk, more) = rest.split_at(rest.len().min(self.reader.max_rows));
