@@ -230,8 +230,8 @@ pub trait Inspect {
     fn shelve_queries(&mut self, first: u32);
     /// Brings the queries back that were put away; those kept since are gone.
     fn restore_queries(&mut self);
-    /// A kept query after rope [D] and the log-sum-exp of its row.
-    fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32);
+    /// Kept queries after rope [positions, D].
+    fn queries(&self, layer: usize, head: usize, positions: Range<u32>) -> Vec<f32>;
     /// Attention rows of kept queries over the slots of `cache` [rows, n]: exp(s − lse) where visible, else 0.
     fn rows(&self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>>;
     /// Folded pixels [height, width], NaN where nothing is visible.

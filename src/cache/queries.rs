@@ -100,6 +100,7 @@ impl Queries {
         self.capacity = capacity;
     }
 
+    #[inline(always)]
     fn index(&self, layer: usize, head: usize, position: u32) -> usize {
         ((position - self.first) as usize * self.layers + layer) * self.heads + head
     }
@@ -116,6 +117,7 @@ impl Queries {
     }
 
     /// Reads one query [D] and returns the log-sum-exp of its attention row.
+    #[inline(always)]
     pub fn get(&self, layer: usize, head: usize, position: u32, out: &mut [f32]) -> f32 {
         let at = self.index(layer, head, position);
         match &self.rows {

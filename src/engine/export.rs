@@ -37,7 +37,7 @@ impl Core {
             let why = "the newest query has been forgotten".to_owned();
             return Err(BackendError::Failed { what: "attention row".into(), why }.into());
         }
-        let (query, _) = self.backend.query(queries, head, newest);
+        let query = self.backend.queries(queries, head, newest..newest + 1);
         let score = |(key, &position): (&[f32], &u32)| {
             let dot: f64 = key.iter().zip(&query).map(|(k, q)| *k as f64 * *q as f64).sum();
             let s = dot * attention.scale as f64;

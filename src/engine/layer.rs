@@ -118,7 +118,7 @@ impl LayerView for LayerCaches<'_> {
     }
 
     fn queries(&self, head: usize, rows: Range<u32>) -> Vec<f32> {
-        rows.flat_map(|position| self.about.backend.query(self.attention.layer, head, position).0).collect()
+        self.about.backend.queries(self.attention.layer, head, rows)
     }
 
     fn turns(&self) -> &[f32] {

@@ -19,6 +19,7 @@ use super::linear::failed;
 use super::pool::Shares;
 use super::program::Items;
 use super::shared::Alone;
+use super::simd::vectorized;
 use super::{CpuBackend, means, project, tile};
 
 impl CpuBackend {
@@ -295,10 +296,17 @@ impl Inspect for CpuBackend {
         }
     }
 
-    fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32) {
-        let mut out = vec![0.0; self.shape.head_dim];
-        let lse = self.queries.get(layer, head, position, &mut out);
-        (out, lse)
+    fn queries(&self, layer: usize, head: usize, positions: Range<u32>) -> Vec<f32> {
+        let mut out = vec![0.0; positions.len() * self.shape.head_dim];
+        vectorized(
+            #[inline(always)]
+            || {
+                for (query, position) in out.chunks_exact_mut(self.shape.head_dim).zip(positions) {
+                    self.queries.get(layer, head, position, query);
+                }
+            },
+        );
+        out
     }
 
     fn rows(&self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>> {
