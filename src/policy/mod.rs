@@ -40,6 +40,7 @@ pub(crate) mod rope;
 mod tensor_file;
 
 mod actqkv;
+mod attentiongate;
 mod cam;
 mod cap;
 mod compactor;
@@ -63,6 +64,7 @@ mod kvzip;
 mod lagkv;
 mod laq;
 mod leverage;
+mod lookaheadkv;
 mod magicpig;
 mod merge;
 mod needle;
