@@ -49,6 +49,7 @@ mod dropkv;
 mod expected;
 mod fair;
 mod fastgen;
+mod fastkvzip;
 mod finch;
 mod full;
 mod gate;

@@ -27,6 +27,7 @@ pub static POLICIES: &[&Descriptor] = &[
     &super::compactor::POLICY,
     &super::kvzip::POLICY,
     &super::kvzap::POLICY,
+    &super::fastkvzip::POLICY,
     &super::attentiongate::POLICY,
     &super::kvcompose::POLICY,
     &super::laq::POLICY,
