@@ -210,7 +210,8 @@ mod tests {
         let wrong = |change: &dyn Fn(&mut Named)| {
             let mut tensors = tensors.clone();
             change(&mut tensors);
-            refused(&format!("fastkvzip:file={}", written(&tensors).path().display()))
+            let file = written(&tensors);
+            refused(&format!("fastkvzip:file={}", file.path().display()))
         };
         assert!(wrong(&|t| drop(t.pop())).contains("no tensor `layers.0.b`"));
         assert!(wrong(&|t| (t[3].1, t[3].2) = (vec![0], Vec::new())).contains("`layers.0.q_norm.weight`"));
