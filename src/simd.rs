@@ -92,6 +92,30 @@ pub fn exp(x: f32) -> f32 {
     p * f32::from_bits(((n + 127) << 23) as u32)
 }
 
+/// ln x to about one unit in the last place for positive, not subnormal x (coefficients: Cephes `logf`).
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let m = f32::from_bits((bits & 0x007F_FFFF) | 0x3F80_0000);
+    // √½ ≤ m < √2
+    let high = m > std::f32::consts::SQRT_2;
+    let e = (bits >> 23) as i32 - 127 + high as i32;
+    let f = if high { 0.5 * m } else { m } - 1.0;
+    let e = e as f32;
+    let mut p = 7.037_683_6e-2f32;
+    p = p.mul_add(f, -1.151_461e-1);
+    p = p.mul_add(f, 1.167_699_9e-1);
+    p = p.mul_add(f, -1.242_014_1e-1);
+    p = p.mul_add(f, 1.424_932_3e-1);
+    p = p.mul_add(f, -1.666_805_8e-1);
+    p = p.mul_add(f, 2.000_071_5e-1);
+    p = p.mul_add(f, -2.499_999_4e-1);
+    p = p.mul_add(f, 3.333_333_1e-1);
+    let z = f * f;
+    let low = e.mul_add(-2.121_944_4e-4, p * f * z);
+    e.mul_add(0.693_359_4, f + z.mul_add(-0.5, low))
+}
+
 /// Sum of the lanes in a fixed tree.
 #[inline(always)]
 pub fn fold_sum(mut lanes: [f32; LANES]) -> f32 {

@@ -130,7 +130,7 @@ pub struct Tile {
 }
 
 /// Records and runs passes.
-pub trait Backend: Inspect + Send {
+pub trait Backend: Inspect + Send + Sync {
     /// e.g. "cpu, 2 threads, avx2".
     fn describe(&self) -> String;
 
@@ -257,7 +257,7 @@ pub trait Inspect {
     /// A kept query after rope [D] and the log-sum-exp of its row.
     fn query(&self, layer: usize, head: usize, position: u32) -> (Vec<f32>, f32);
     /// Attention rows of kept queries over the slots of `cache` [rows, n]: exp(s − lse) where visible, else 0.
-    fn rows(&mut self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>>;
+    fn rows(&self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>>;
     /// Folded pixels [height, width], NaN where nothing is visible.
     fn tile(&mut self, cache: CacheId, attention: &Attention, tile: &Tile) -> Result<Vec<f32>>;
 }

@@ -20,6 +20,8 @@ pub struct HeadCache {
     pub received: Vec<Strand>,
     /// The newest query's attention, per query head of the group [group][capacity].
     pub row: Vec<Strand>,
+    /// Cells of slots that left, ascending.
+    pub(super) holes: Vec<u32>,
     pub(super) packed_keys: Option<Packed>,
     pub(super) packed_values: Option<Packed>,
     capacity: usize,
@@ -41,6 +43,7 @@ impl HeadCache {
             offsets: Vec::new(),
             received: empty.clone(),
             row: empty,
+            holes: Vec::new(),
             packed_keys: None,
             packed_values: None,
             capacity: 0,
@@ -66,7 +69,7 @@ impl HeadCache {
 
     /// Makes room for `more` slots beyond those held, so that a pass appends without allocating.
     pub fn reserve(&mut self, more: usize) {
-        let (need, dim, (keys, values)) = (self.len() + more, self.dim, self.packed());
+        let (need, dim, (keys, values)) = (self.cells() + more, self.dim, self.packed());
         if need > self.capacity {
             self.set_capacity(room(need));
         }
@@ -84,7 +87,7 @@ impl HeadCache {
 
     /// Gives the memory of slots back that are not needed, but for a spare tile.
     pub(super) fn tighten(&mut self) {
-        let (n, dim, (keys, values)) = (self.len(), self.dim, self.packed());
+        let (n, dim, (keys, values)) = (self.cells(), self.dim, self.packed());
         let tight = (n + 1).next_multiple_of(TILE);
         if self.capacity > tight + 2 * TILE {
             self.set_capacity(tight);
@@ -95,12 +98,12 @@ impl HeadCache {
 
     /// Appends one slot; `reserve` must have made room. What is not held here is not looked at.
     pub fn append(&mut self, position: u32, key: &[f32], value: &[f32]) {
-        let (slot, dim, (keys, values)) = (self.len(), self.dim, self.packed());
+        let (slot, cell, dim, (keys, values)) = (self.len(), self.cells(), self.dim, self.packed());
         match self.holds {
             Holds::KeysAndValues => {
-                with_cells!(&mut self.columns, cells => cells.put(slot - keys, slot - values, dim, key, value))
+                with_cells!(&mut self.columns, cells => cells.put(cell - keys, cell - values, dim, key, value))
             }
-            Holds::Values => with_cells!(&mut self.columns, cells => cells.put_value(slot - values, dim, value)),
+            Holds::Values => with_cells!(&mut self.columns, cells => cells.put_value(cell - values, dim, value)),
             Holds::Nothing => {}
         }
         for sums in self.received.iter_mut().chain(&mut self.row) {
@@ -112,8 +115,27 @@ impl HeadCache {
         }
     }
 
-    /// Keeps the slots listed (ascending) and gives the memory of all others back.
+    /// Keeps the slots listed (ascending) and gives the memory of all others back, but for a few cells.
     pub fn retain(&mut self, keep: &[u32]) {
+        if !self.leave_cells(keep) {
+            self.settle();
+            self.retain_cells(keep);
+        }
+        for_moves(keep, 0, |from, to, len| {
+            for sums in self.received.iter_mut().chain(&mut self.row) {
+                sums.copy_within(from..from + len, to);
+            }
+            self.positions.copy_within(from..from + len, to);
+            if !self.offsets.is_empty() {
+                self.offsets.copy_within(from..from + len, to);
+            }
+        });
+        self.truncate(keep.len());
+        self.tighten();
+    }
+
+    /// The same of keys and values, packed or not, without holes.
+    fn retain_cells(&mut self, keep: &[u32]) {
         let (dim, (keys, values)) = (self.dim, self.packed());
         for (packed, held) in [(&mut self.packed_keys, keys), (&mut self.packed_values, values)] {
             if let Some(packed) = packed {
@@ -131,17 +153,6 @@ impl HeadCache {
                 with_cells!(&mut self.columns, cells => cells.shift_values(from, to, len, dim));
             });
         }
-        for_moves(keep, 0, |from, to, len| {
-            for sums in self.received.iter_mut().chain(&mut self.row) {
-                sums.copy_within(from..from + len, to);
-            }
-            self.positions.copy_within(from..from + len, to);
-            if !self.offsets.is_empty() {
-                self.offsets.copy_within(from..from + len, to);
-            }
-        });
-        self.truncate(keep.len());
-        self.tighten();
     }
 
     /// A copy of the listed slots only; the rest is never copied, but for where slots are packed.
@@ -157,13 +168,13 @@ impl HeadCache {
         copy.reserve(keep.len() + 1);
         let (mut key, mut value) = (vec![0.0; self.dim], vec![0.0; self.dim]);
         for (to, &from) in keep.iter().enumerate() {
-            let from = from as usize;
+            let (from, cell) = (from as usize, self.cell(from as usize));
             with_cells!(&self.columns, cells => {
                 if k > 0 {
-                    cells.key(from, &mut key);
+                    cells.key(cell, &mut key);
                 }
                 if v > 0 {
-                    cells.value(from, self.dim, 0, &mut value);
+                    cells.value(cell, self.dim, 0, &mut value);
                 }
             });
             copy.append(self.positions[from], &key, &value);
@@ -182,6 +193,7 @@ impl HeadCache {
 
     /// New keys and values [n, D] of all slots; `None` leaves them. Nothing may be packed.
     pub fn overwrite(&mut self, keys: Option<&[f32]>, values: Option<&[f32]>) {
+        self.settle();
         let (old_keys, old_values) = (self.keys(), self.values());
         let (keys, values) = (keys.unwrap_or(&old_keys), values.unwrap_or(&old_values));
         let dim = self.dim;
@@ -198,6 +210,7 @@ impl HeadCache {
     pub fn truncate(&mut self, slots: usize) {
         self.positions.truncate(slots);
         self.offsets.truncate(slots);
+        self.trim();
     }
 
     /// Slots whose keys and whose values are packed: so many of the oldest.

@@ -6,6 +6,7 @@ mod code;
 mod definition;
 mod hadamard;
 mod head;
+mod holes;
 mod kind;
 mod pack;
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub struct Pack {
 
 impl HeadCache {
     pub fn pack(&mut self, packing: &Packing) {
+        self.settle();
         let (n, dim, kind, (keys, values)) = (self.len(), self.dim, self.kind(), self.packed());
         let span = |pack: &Pack, from: usize| {
             let to = pack.to.clamp(from, n);
@@ -71,7 +72,7 @@ impl HeadCache {
         for (slot, row) in slots.zip(out.chunks_exact_mut(self.dim)) {
             match &self.packed_keys {
                 Some(side) if slot < packed => side.read(slot, 0, row, &mut whole),
-                _ => with_cells!(&self.columns, cells => cells.key(slot - packed, row)),
+                _ => with_cells!(&self.columns, cells => cells.key(self.cell(slot) - packed, row)),
             }
         }
         out
@@ -95,7 +96,7 @@ impl HeadCache {
                 for (i, slot) in slots.enumerate() {
                     match &self.packed_keys {
                         Some(side) if slot < packed => side.read(slot, 0, &mut row, &mut whole),
-                        _ => with_cells!(&self.columns, cells => cells.key(slot - packed, &mut row)),
+                        _ => with_cells!(&self.columns, cells => cells.key(self.cell(slot) - packed, &mut row)),
                     }
                     let tile = &mut out[i / TILE * TILE * dim + i % TILE..];
                     tile.iter_mut().step_by(TILE).zip(&row).for_each(|(to, x)| *to = *x);
@@ -116,7 +117,9 @@ impl HeadCache {
                 for (slot, row) in slots.zip(out.chunks_exact_mut(channels.len().max(1))) {
                     match &self.packed_values {
                         Some(side) if slot < packed => side.read(slot, channels.start, row, &mut whole),
-                        _ => with_cells!(&self.columns, cells => cells.value(slot - packed, dim, channels.start, row)),
+                        _ => with_cells!(&self.columns, cells => {
+                            cells.value(self.cell(slot) - packed, dim, channels.start, row)
+                        }),
                     }
                 }
             },

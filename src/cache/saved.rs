@@ -13,7 +13,7 @@ impl Saved {
     pub fn bytes(&self) -> u64 {
         match self {
             Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,
-            Saved::Copy(head) => head.live_bytes() + (head.len() * 8 * head.row.len()) as u64,
+            Saved::Copy(head) => head.allocated_bytes(),
         }
     }
 }
@@ -25,7 +25,7 @@ impl HeadCache {
             let cut = |sums: &[Strand]| sums.iter().map(|s| s[..self.len()].to_vec()).collect();
             Saved::Length { slots: self.len(), received: cut(&self.received), row: cut(&self.row) }
         } else {
-            Saved::Copy(Box::new(self.gather(&(0..self.len() as u32).collect::<Vec<_>>())))
+            Saved::Copy(Box::new(self.clone()))
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tokens read behind a cache for a policy's sake and forgotten again.
 
 use super::message::Probes;
-use super::view::{LaneCaches, Reader, Rows};
+use super::view::{LaneCaches, Reader, Rows, note};
 use crate::backend::{BackendError, CacheId, Result, Row};
 use crate::model::soft::{LayerChange, SoftTokens};
 use crate::policy::part::{Ahead, LaneView, Start};
@@ -98,14 +98,14 @@ impl Reading<'_, '_> {
 
     /// `rows` more can be read; else that is the failure.
     fn has_room(&self, rows: usize) -> bool {
-        if self.reader.failure.borrow().is_some() {
+        if !self.reader.is_well() {
             return false;
         }
         let (all, context) = (self.tokens.len() + rows, self.reader.decoder.config().context);
         if all > context {
             let (what, why) =
                 ("reading ahead for a policy".into(), format!("{all} tokens in all, the context is {context}"));
-            self.reader.failure.borrow_mut().get_or_insert(BackendError::Failed { what, why });
+            note(&self.reader.failure, BackendError::Failed { what, why });
         }
         all <= context
     }

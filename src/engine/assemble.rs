@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
 use super::lane::Lane;
+use super::outcome::{self, Outcome};
 use super::read::PromptRead;
 use crate::backend::{Backend, CacheId, PositionMeans};
 use crate::policy::reader::{HeadReads, Readers};
-use crate::probe::distribution::{Distribution, Logits, kl, top_k};
+use crate::probe::distribution::{Distribution, Logits, top_k};
 use crate::probe::finding;
 
 /// Probe results of a prompt that was read in chunks.
@@ -235,24 +238,6 @@ fn memory(core: &Core) -> Memory {
     }
 }
 
-/// Everything of a lane's frame that the distribution after the step gives.
-fn outcome(core: &mut Core, i: usize, frame: &mut LaneFrame) {
-    let (lane, first) = (&core.lanes[i], &core.lanes[0]);
-    let (next, candidates) = lane.sampler.draw(&lane.logits, i as u32, core.step);
-    frame.entropy = lane.logits.all.entropy;
-    frame.candidates = candidates;
-    frame.next = Some(next);
-    if i > 0 {
-        let (all, reference) = (&lane.logits, &first.logits);
-        frame.against = Some(Against {
-            kl: kl(&reference.values, &all.values),
-            top1_agrees: reference.all.argmax == all.all.argmax,
-            same_prefix: lane.fed == first.fed,
-        });
-    }
-    core.lanes[i].next = next;
-}
-
 /// Logit lens of row `r` of the last pass for every lane: one product for all points.
 fn lens(core: &mut Core, rows: usize) -> Result<Vec<Vec<LensLayer>>> {
     let points: Vec<usize> = (0..=core.decoder.sublayers()).step_by(2).collect();
@@ -338,7 +323,7 @@ pub fn prompt_frame(
     let n = core.prompt.len();
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
-    for (i, means) in means.into_iter().enumerate() {
+    for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
         let mut frame = bare(&core.lanes[i], core.prompt.clone(), 0);
         // Most lanes read the prompt as one: what was measured while reading is the same for them.
         let measured = own.get(i).and_then(Option::as_ref).unwrap_or(&all);
@@ -350,7 +335,7 @@ pub fn prompt_frame(
         frame.kv = kv_bytes(core, &core.lanes[i]);
         frame.lens.clone_from(&measured.lens);
         frame.reads.clone_from(&measured.reads);
-        outcome(core, i, &mut frame);
+        outcome.put(&mut core.lanes[i], &mut frame);
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
@@ -376,7 +361,7 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
     (frame.received, frame.row) = (means.received, means.row);
     frame.kv = kv_bytes(core, lane);
-    outcome(core, i, &mut frame);
+    Outcome::of(core, i).put(&mut core.lanes[i], &mut frame);
     first.lanes.truncate(core.lanes.len());
     first.lanes[i] = frame;
     first.memory = memory(core);
@@ -417,14 +402,13 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<
     let norms = core.backend.kv_norms();
     let ops = core.backend.op_times();
     let before: Vec<f32> = core.lanes.iter().zip(&pass.fed).map(|(lane, &token)| lane.logits.nll(token)).collect();
-    for (lane, row) in core.lanes.iter_mut().zip(core.backend.logits().chunks_exact(vocab)) {
-        lane.logits = Arc::new(Logits::from(row));
-    }
+    let rows: Vec<&[f32]> = core.backend.logits().chunks_exact(vocab).collect();
+    core.lanes.par_iter_mut().zip(rows).for_each(|(lane, row)| lane.logits = Arc::new(Logits::from(row)));
     let rows = core.lanes.len();
     let mut lenses = if core.probes.lens { lens(core, rows)? } else { vec![Vec::new(); rows] };
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
-    for (i, means) in means.into_iter().enumerate() {
+    for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
         let mut frame = bare(&core.lanes[i], pass.fed[i..=i].into(), n as u32 - 1);
         frame.nll = Some(before[i]);
         frame.residual = Arc::new(residual_row(&residual, i));
@@ -435,7 +419,7 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<
         frame.kv = kv_bytes(core, &core.lanes[i]);
         frame.reads = reads(core, &core.lanes[i]);
         frame.lens = std::mem::take(&mut lenses[i]);
-        outcome(core, i, &mut frame);
+        outcome.put(&mut core.lanes[i], &mut frame);
         lanes.push(frame);
     }
     let wall_ns = pass.spent_ns + pass.started.elapsed().as_nanos() as u64;

@@ -1,7 +1,8 @@
 //! What is gathered while a prompt is read because a policy asks for it: how much each attention turns the residual
 //! stream, and what each attention was given.
 
-use crate::backend::{Backend, Result};
+use super::history::History;
+use crate::backend::{Backend, CacheId, Result};
 use crate::model::decoder::Decoder;
 
 /// What to gather.
@@ -34,6 +35,8 @@ pub struct Facts {
     pub cosines: Vec<f32>,
     /// What each attention was given, its norm applied [layers][tokens · hidden].
     pub inputs: Vec<Vec<f32>>,
+    /// Which entries the prompt's last rows favoured, while a policy that counts them decides about this cache.
+    pub marks: Option<(CacheId, History)>,
     sums: Vec<f64>,
     before: Vec<f32>,
 }
@@ -42,7 +45,7 @@ impl Facts {
     pub fn new(layers: usize, needs: Needs) -> Self {
         let of = |wanted: bool| if wanted { layers } else { 0 };
         let (cosines, inputs) = (vec![0.0; of(needs.cosines)], vec![Vec::new(); of(needs.inputs)]);
-        Self { needs, cosines, inputs, sums: vec![0.0; of(needs.cosines)], before: Vec::new() }
+        Self { needs, cosines, inputs, marks: None, sums: vec![0.0; of(needs.cosines)], before: Vec::new() }
     }
 
     /// Call between the sublayers before an attention and the attention itself.

@@ -3,8 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::backend::{Backend, CacheId, Result};
 use crate::model::decoder::Decoder;
+use crate::simd::vectorized;
+
+/// Rows computed again at a time.
+const ROWS: u32 = 64;
 
 /// The newest rows, the oldest first. Cheap to clone: rows never change.
 #[derive(Clone, Default)]
@@ -28,23 +34,49 @@ impl Row {
     /// `row`: attention on the slots at `positions`, those that the query sees.
     fn note(&mut self, head: usize, positions: &[u32], row: &[f32]) {
         let average = 1.0 / row.len().max(1) as f32;
+        let bits = &mut self.bits[head * self.words..(head + 1) * self.words];
+        // nothing has left: slots are positions
+        if positions.last().is_some_and(|&last| last as usize + 1 == row.len()) {
+            return vectorized(
+                #[inline(always)]
+                || mark(row, average, bits),
+            );
+        }
         for (&p, _) in positions.iter().zip(row).filter(|(_, a)| **a >= average) {
-            if let Some(word) = self.bits[head * self.words..(head + 1) * self.words].get_mut(p as usize / 64) {
+            if let Some(word) = bits.get_mut(p as usize / 64) {
                 *word |= 1 << (p % 64);
             }
         }
     }
 
-    fn holds(&self, head: usize, position: u32) -> bool {
-        let word = position as usize / 64;
-        word < self.words && self.bits[head * self.words + word] >> (position % 64) & 1 == 1
+    /// Adds 1 to `counts` [positions] wherever `head` has a mark.
+    fn count(&self, head: usize, counts: &mut [u32]) {
+        for (&word, counts) in self.bits[head * self.words..(head + 1) * self.words].iter().zip(counts.chunks_mut(64)) {
+            let mut rest = word;
+            while rest != 0 {
+                if let Some(count) = counts.get_mut(rest.trailing_zeros() as usize) {
+                    *count += 1;
+                }
+                rest &= rest - 1;
+            }
+        }
+    }
+}
+
+/// Sets bit i where `row[i]` is at least `average`.
+#[inline(always)]
+fn mark(row: &[f32], average: f32, bits: &mut [u64]) {
+    for (word, row) in bits.iter_mut().zip(row.chunks(64)) {
+        for (i, &a) in row.iter().enumerate() {
+            *word |= ((a >= average) as u64) << i;
+        }
     }
 }
 
 impl History {
     /// The last `most` rows of a prompt of `prompt` tokens, from the kept queries.
     pub fn of_prompt(
-        backend: &mut dyn Backend,
+        backend: &dyn Backend,
         decoder: &Decoder,
         cache: CacheId,
         prompt: u32,
@@ -52,23 +84,36 @@ impl History {
     ) -> Result<Self> {
         let (config, kept) = (decoder.config(), backend.kept_queries());
         let first = prompt.saturating_sub(most as u32).max(kept.start);
-        let mut rows: Vec<Row> =
-            (first..prompt).map(|_| Row::new(config.layers.len() * config.heads, prompt as usize)).collect();
-        for layer in 0..config.layers.len() {
-            let attention = *decoder.attention(layer);
+        let words = (prompt as usize).div_ceil(64);
+        // one head: the marks of all rows [rows][words]
+        let of_head = |head: usize| -> Result<Vec<u64>> {
+            let (layer, head) = (head / config.heads, head % config.heads);
+            let mut bits = Vec::with_capacity((prompt - first) as usize * words);
+            let attention = decoder.attention(layer);
             if attention.window.is_some() {
-                continue;
+                bits.resize(bits.capacity(), 0);
+                return Ok(bits);
             }
-            for head in 0..config.heads {
-                let positions = backend.positions(cache, layer, head * config.kv_heads / config.heads).to_vec();
-                let all = backend.rows(cache, &attention, head, first..prompt)?;
-                for ((query, note), row) in (first..).zip(&mut rows).zip(all.chunks_exact(positions.len().max(1))) {
+            let positions = backend.positions(cache, layer, head * config.kv_heads / config.heads);
+            for from in (first..prompt).step_by(ROWS as usize) {
+                let rows = from..(from + ROWS).min(prompt);
+                let all = backend.rows(cache, attention, head, rows.clone())?;
+                for (query, row) in rows.zip(all.chunks_exact(positions.len().max(1))) {
                     let seen = positions.partition_point(|&p| p <= query);
-                    note.note(layer * config.heads + head, &positions[..seen], &row[..seen]);
+                    let mut marks = Row::new(1, prompt as usize);
+                    marks.note(0, &positions[..seen], &row[..seen]);
+                    bits.extend(marks.bits);
                 }
             }
-        }
-        Ok(Self { rows: rows.into_iter().map(Arc::new).collect(), most })
+            Ok(bits)
+        };
+        let heads: Vec<Vec<u64>> =
+            (0..config.layers.len() * config.heads).into_par_iter().map(of_head).collect::<Result<_>>()?;
+        let row = |row: usize| {
+            let bits = heads.iter().flat_map(|bits| &bits[row * words..(row + 1) * words]).copied().collect();
+            Arc::new(Row { bits, words })
+        };
+        Ok(Self { rows: (0..(prompt - first) as usize).map(row).collect(), most })
     }
 
     /// Adds the newest row of `cache`, whose text has `positions` tokens.
@@ -92,8 +137,9 @@ impl History {
 
     /// In how many of the newest `rows` rows each of `positions` was above average; `head` = layer · H + head.
     pub fn counts(&self, head: usize, positions: &[u32], rows: usize) -> Vec<u32> {
-        let newest = || self.rows.iter().rev().take(rows);
-        positions.iter().map(|&p| newest().filter(|row| row.holds(head, p)).count() as u32).collect()
+        let mut counts = vec![0; positions.last().map_or(0, |&last| last as usize + 1)];
+        self.rows.iter().rev().take(rows).for_each(|row| row.count(head, &mut counts));
+        positions.iter().map(|&p| counts[p as usize]).collect()
     }
 
     /// Bytes of the rows.

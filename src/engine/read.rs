@@ -174,9 +174,13 @@ impl Core {
     /// A lane that starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
     fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<Lane> {
         let mut decisions = vec![None; self.config().layers.len()];
+        self.facts.marks =
+            Some((cache, self.prompt_history(&spec.policy, cache)?)).filter(|_| spec.policy.history() > 0);
         if spec.policy.evicts() {
             decisions = self.decide(&spec.policy, 0, cache, 0)?;
         }
+        let marks = self.facts.marks.take().filter(|_| spec.policy.acts_in_decode());
+        let history = marks.map(|(_, marks)| marks).unwrap_or_default();
         let mut verdicts = Verdicts::new();
         let held = verdict::held(&decisions, &*self.backend, cache);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
@@ -187,7 +191,6 @@ impl Core {
         self.store(&spec.policy, own, 0)?;
         self.start_reading(&spec.policy, own)?;
         let shift = self.shift(&spec.policy, own);
-        let history = self.prompt_history(&spec.policy, cache)?;
         Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })
     }
 
@@ -272,7 +275,8 @@ impl Core {
                 verdict::note(&mut verdicts, decisions, held, 0);
             }
         }
-        let history = self.prompt_history(policy, cache)?;
+        let counts_on = policy.acts_in_decode();
+        let history = if counts_on { self.prompt_history(policy, cache)? } else { History::default() };
         self.backend.set_sparse(cache, None);
         // While the queries kept are this lane's.
         self.evict(policy, 0, cache, 0, &mut verdicts)?;
@@ -283,11 +287,11 @@ impl Core {
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.
-    fn prompt_history(&mut self, policy: &Policy, cache: CacheId) -> Result<History> {
+    fn prompt_history(&self, policy: &Policy, cache: CacheId) -> Result<History> {
         match policy.history() {
-            rows if rows > 0 && policy.acts_in_decode() => {
+            rows if rows > 0 => {
                 let prompt = self.prompt.len() as u32;
-                Ok(History::of_prompt(&mut *self.backend, &self.decoder, cache, prompt, rows)?)
+                Ok(History::of_prompt(&*self.backend, &self.decoder, cache, prompt, rows)?)
             }
             _ => Ok(History::default()),
         }

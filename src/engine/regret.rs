@@ -1,7 +1,10 @@
 //! Evicted entries that lane 0 looks at, the moment it does.
 
+use rayon::prelude::*;
+
 use super::core::Core;
 use super::frame::{Finding, FindingKind};
+use crate::simd::{max, vectorized};
 
 impl Core {
     /// For every other lane the strongest look of lane 0's newest query at an entry that the lane no longer holds,
@@ -15,21 +18,25 @@ impl Core {
         if evicting.is_empty() {
             return Vec::new();
         }
-        for layer in (0..config.layers.len()).filter(|&layer| config.layers[layer].window.is_none()) {
-            for head in 0..heads {
-                let row = self.backend.newest_row(cache, layer, head);
-                if crate::simd::max(row) <= self.regret_above {
-                    continue;
-                }
-                let positions = self.backend.positions(cache, layer, head / group);
-                for (&mass, &position) in row.iter().zip(positions).filter(|(mass, _)| **mass > self.regret_above) {
-                    for &i in &evicting {
-                        let held = &self.lanes[i].kept;
-                        let gone = (position as usize) < held.positions
-                            && !held.contains(layer, head / group, position as usize);
-                        if gone && strongest[i].is_none_or(|(most, ..)| mass > most) && !self.regretted(i, position) {
-                            strongest[i] = Some((mass, layer, head, position));
-                        }
+        let looks = |head: &usize| {
+            let row = self.backend.newest_row(cache, head / heads, head % heads);
+            let most = vectorized(
+                #[inline(always)]
+                || max(row),
+            );
+            config.layers[head / heads].window.is_none() && most > self.regret_above
+        };
+        let looking: Vec<usize> = (0..config.layers.len() * heads).into_par_iter().filter(looks).collect();
+        for (layer, head) in looking.into_iter().map(|head| (head / heads, head % heads)) {
+            let row = self.backend.newest_row(cache, layer, head);
+            let positions = self.backend.positions(cache, layer, head / group);
+            for (&mass, &position) in row.iter().zip(positions).filter(|(mass, _)| **mass > self.regret_above) {
+                for &i in &evicting {
+                    let held = &self.lanes[i].kept;
+                    let gone =
+                        (position as usize) < held.positions && !held.contains(layer, head / group, position as usize);
+                    if gone && strongest[i].is_none_or(|(most, ..)| mass > most) && !self.regretted(i, position) {
+                        strongest[i] = Some((mass, layer, head, position));
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! The tokenizer as policies see it.
 
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::view::note;
 use crate::backend::BackendError;
 use crate::model::tokenizer::Tokenizer;
 use crate::policy::part::Text;
@@ -10,11 +10,11 @@ use crate::policy::part::Text;
 /// A tokenizer, and the first thing that it could not do.
 pub struct Words<'a> {
     tokenizer: Option<&'a Arc<Tokenizer>>,
-    failure: &'a RefCell<Option<BackendError>>,
+    failure: &'a Mutex<Option<BackendError>>,
 }
 
 impl<'a> Words<'a> {
-    pub fn new(tokenizer: Option<&'a Arc<Tokenizer>>, failure: &'a RefCell<Option<BackendError>>) -> Self {
+    pub fn new(tokenizer: Option<&'a Arc<Tokenizer>>, failure: &'a Mutex<Option<BackendError>>) -> Self {
         Self { tokenizer, failure }
     }
 }
@@ -27,7 +27,7 @@ impl Text for Words<'_> {
         };
         encoded.unwrap_or_else(|why| {
             let what = "tokenizing a policy's text".to_owned();
-            self.failure.borrow_mut().get_or_insert(BackendError::Failed { what, why });
+            note(self.failure, BackendError::Failed { what, why });
             Vec::new()
         })
     }

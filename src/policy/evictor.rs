@@ -1,12 +1,13 @@
 //! One scorer and all that acts on it: from what a lane holds to what each layer keeps.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::amount::Amount;
 use super::chain::Decision;
 use super::error::Problem;
 use super::part::{
-    Allocator, Ask, Chooser, Divide, LaneView, Moment, Part, Refiner, Rewriter, Schedule, Scorer, Scores, Sizes,
+    Allocator, Ask, Chooser, Divide, LaneView, LayerView, Moment, Part, Refiner, Rewriter, Schedule, Scorer, Scores,
+    Sizes,
 };
 use super::select::select;
 
@@ -194,40 +195,59 @@ impl Evictor {
             return None;
         }
         let surveyed = self.survey(at, budget, lane);
-        let scorer = surveyed.as_ref().unwrap_or(&self.scorer);
+        let scorer = &**surveyed.as_ref().unwrap_or(&self.scorer);
         // Where budgets differ, one layer's lack is another's excess.
         let apart = self.allocators.is_empty() && !self.scorer.shares();
-        let (mut held, mut allowed) = (0usize, 0usize);
-        let mut scores: Vec<Option<Scores>> = vec![None; at.layers];
-        let mut budgets: Vec<Vec<usize>> = vec![Vec::new(); at.layers];
-        for layer in 0..at.layers {
-            lane.layer(layer, &mut |view| {
-                let own: Vec<usize> = (0..view.kv_heads()).map(|head| view.positions(head).len()).collect();
-                let most = own.iter().copied().max().unwrap_or(0);
-                held += own.iter().sum::<usize>();
-                allowed = allowed.saturating_add(budget.unwrap_or(most).saturating_mul(own.len()));
-                if apart && budget.is_some_and(|budget| most <= budget) {
-                    return;
+        let layers: Vec<Mutex<Layer>> = (0..at.layers).map(|_| Mutex::default()).collect();
+        lane.layers(at.layers, &|layer, view| {
+            let own: Vec<usize> = (0..view.kv_heads()).map(|head| view.positions(head).len()).collect();
+            let most = own.iter().copied().max().unwrap_or(0);
+            let mut rated = Layer {
+                held: own.iter().sum(),
+                allowed: budget.unwrap_or(most).saturating_mul(own.len()),
+                ..Layer::default()
+            };
+            if !apart || budget.is_none_or(|budget| most > budget) {
+                let (at, budget) = (Moment { layer, ..at }, budget.unwrap_or(most));
+                rated.scores = scorer.score(at, budget, view);
+                if let Some(scores) = &rated.scores {
+                    rated.budget = scores.own.clone().unwrap_or_else(|| vec![budget; own.len()]);
                 }
-                let budget = budget.unwrap_or(most);
-                scores[layer] = scorer.score(Moment { layer, ..at }, budget, view);
-                if let Some(scores) = &scores[layer] {
-                    budgets[layer] = scores.own.clone().unwrap_or_else(|| vec![budget; own.len()]);
+                if apart && let Some(scores) = rated.scores.take() {
+                    rated.decision = self.keep(at, scorer, scores, std::mem::take(&mut rated.budget), view);
                 }
-            });
+            }
+            *layers[layer].lock().unwrap_or_else(PoisonError::into_inner) = rated;
+        });
+        let layers: Vec<Layer> =
+            layers.into_iter().map(|layer| layer.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+        if apart {
+            return Some(layers.into_iter().map(|layer| layer.decision).collect());
         }
-        if !apart && held <= allowed {
+        let sum = |of: fn(&Layer) -> usize| layers.iter().map(of).fold(0, usize::saturating_add);
+        if sum(|layer| layer.held) <= sum(|layer| layer.allowed) {
             return None;
         }
         let mean = self.mean(at);
+        let (mut scores, mut budgets): (Vec<_>, Vec<_>) =
+            layers.into_iter().map(|layer| (layer.scores, layer.budget)).unzip();
         for allocator in &self.allocators {
             allocator.allocate(Divide { at, mean, lane }, &mut scores, &mut budgets);
         }
-        let layers = scores.into_iter().zip(budgets).enumerate();
-        let one = |(layer, (scores, budget)): (usize, (Option<Scores>, Vec<usize>))| {
-            self.keep(Moment { layer, ..at }, &**scorer, scores?, budget, lane)
-        };
-        Some(layers.map(one).collect())
+        let mut decisions = Vec::new();
+        for (layer, (scores, budget)) in scores.into_iter().zip(budgets).enumerate() {
+            let mut decision = None;
+            if let Some(scores) = scores {
+                let (at, mut rated) = (Moment { layer, ..at }, Some((scores, budget)));
+                lane.layer(layer, &mut |view| {
+                    if let Some((scores, budget)) = rated.take() {
+                        decision = self.keep(at, scorer, scores, budget, view);
+                    }
+                });
+            }
+            decisions.push(decision);
+        }
+        Some(decisions)
     }
 
     /// Entries per kv head, on average, before rounding down; 0 where the scorer says itself how much stays.
@@ -256,40 +276,45 @@ impl Evictor {
         scorer: &dyn Scorer,
         mut scores: Scores,
         budget: Vec<usize>,
-        lane: &dyn LaneView,
+        view: &dyn LayerView,
     ) -> Option<Decision> {
-        let mut chosen = None;
-        if self.refiner.is_some() || self.chooser.is_some() {
-            lane.layer(at.layer, &mut |view| {
-                if let Some(refiner) = &self.refiner {
-                    scores = refiner.refine(at, &budget, std::mem::take(&mut scores), view);
-                }
-                let Some((chooser, amount)) = self.chooser.as_ref().zip(self.amount) else { return };
-                let ask = Ask { at, scorer, scores: &scores, budgets: &budget, amount };
-                chosen = Some(chooser.choose(ask, view));
-            });
+        if let Some(refiner) = &self.refiner {
+            scores = refiner.refine(at, &budget, scores, view);
         }
-        let kept = chosen.unwrap_or_else(|| {
-            let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
-            heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect()
-        });
+        let kept = match self.chooser.as_ref().zip(self.amount) {
+            Some((chooser, amount)) => {
+                chooser.choose(Ask { at, scorer, scores: &scores, budgets: &budget, amount }, view)
+            }
+            None => {
+                let heads = scores.values.iter().zip(&scores.forced).zip(&budget);
+                heads.map(|((values, forced), &budget)| select(values, forced, budget)).collect()
+            }
+        };
         let all = kept.iter().zip(&scores.values).all(|(kept, values)| kept.len() == values.len());
         if all {
             return None;
         }
-        let mut rewritten = Vec::new();
-        if let Some(rewriter) = &self.rewriter {
-            lane.layer(at.layer, &mut |view| rewritten = rewriter.rewrite(at, &kept, view));
-        }
+        let rewritten = self.rewriter.as_ref().map(|rewriter| rewriter.rewrite(at, &kept, view)).unwrap_or_default();
         Some(Decision { kept, scores, budget, rewritten })
     }
+}
+
+/// What is found out about one layer.
+#[derive(Default)]
+struct Layer {
+    held: usize,
+    allowed: usize,
+    scores: Option<Scores>,
+    /// [kv heads]
+    budget: Vec<usize>,
+    /// Where nothing has to be divided among layers and heads first.
+    decision: Option<Decision>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::policy::Policy;
-    use crate::policy::part::LayerView;
     use crate::policy::testing::{Lane, moment, random_layer};
 
     fn refused(spec: &str) -> (Problem, usize) {

@@ -16,6 +16,7 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key, OfBudget, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::random::mix;
+use crate::simd::{exp, ln, sum, vectorized};
 
 static RECENT: Key<OfBudget> =
     Key::new("recent", "part of the budget that belongs to the newest entries", OfBudget, Amount::percent(30));
@@ -64,7 +65,13 @@ impl Scorer for Keyformer {
             for from in (0..end).step_by(ROWS as usize) {
                 let mut rows = view.rows(head, from..(from + ROWS).min(end));
                 let row = rows.par_chunks_exact_mut(positions.len().max(1)).zip(from..end);
-                row.for_each(|(row, i)| self.disturb(row, positions, mix(stream ^ i as u64)));
+                row.for_each(|(row, i)| {
+                    let seen = positions.partition_point(|&p| p <= i);
+                    vectorized(
+                        #[inline(always)]
+                        || self.disturb(&mut row[..seen], &positions[..seen], mix(stream ^ i as u64)),
+                    );
+                });
                 for row in rows.chunks_exact(positions.len().max(1)) {
                     sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += y);
                 }
@@ -78,16 +85,18 @@ impl Scorer for Keyformer {
 impl Keyformer {
     /// Probabilities p [n] become softmax((ln p + g)/τ): ln p differs from the logits by a constant, which a softmax
     /// does not see, and e^g = 1/(−ln u).
+    #[inline(always)]
     fn disturb(&self, row: &mut [f32], positions: &[u32], stream: u64) {
-        for (p, &position) in row.iter_mut().zip(positions).filter(|(p, _)| **p > 0.0) {
+        for (p, &position) in row.iter_mut().zip(positions) {
             // strictly between 0 and 1
-            let u = ((mix(stream ^ position as u64) >> 41) as f32 + 0.5) / (1u32 << 23) as f32;
-            *p /= -u.ln();
-            if self.tau != 1.0 {
-                *p = p.powf(self.tau.recip());
-            }
+            let u = ((mix(stream ^ position as u64) >> 41) as i32 as f32 + 0.5) / (1u32 << 23) as f32;
+            *p /= -ln(u);
         }
-        let sum: f32 = row.iter().sum();
+        if self.tau != 1.0 {
+            let power = self.tau.recip();
+            row.iter_mut().for_each(|y| *y = if *y > f32::MIN_POSITIVE { exp(ln(*y) * power) } else { 0.0 });
+        }
+        let sum = sum(row);
         if sum > 0.0 {
             row.iter_mut().for_each(|y| *y /= sum);
         }

@@ -34,7 +34,7 @@ mod edit;
 mod entropychunkkv;
 mod evictor;
 mod pages;
-mod product;
+pub(crate) mod product;
 mod quadratic;
 pub(crate) mod rope;
 mod tensor_file;

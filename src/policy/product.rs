@@ -4,7 +4,7 @@ use gemm::{Parallelism, gemm};
 
 /// A matrix laid out by rows or, turned, by columns.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a, T> {
+pub(crate) struct Matrix<'a, T> {
     data: &'a [T],
     rows: usize,
     cols: usize,
@@ -13,7 +13,7 @@ pub(super) struct Matrix<'a, T> {
 }
 
 /// f32 and f64.
-pub(super) trait Number: Copy + 'static {
+pub(crate) trait Number: Copy + 'static {
     const ZERO: Self;
     const ONE: Self;
 }

@@ -57,6 +57,7 @@ impl Scorer for Random {
 pub(super) const INCREMENT: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// SplitMix64: one step of the generator as a hash (Steele et al. 2014).
+#[inline(always)]
 pub(super) fn mix(state: u64) -> u64 {
     let z = state.wrapping_add(INCREMENT);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

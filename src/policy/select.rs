@@ -1,5 +1,7 @@
 //! From scores to kept slots.
 
+use crate::simd::vectorized;
+
 /// The slots of one kv head that stay: at most `budget`, ascending, unique.
 ///
 /// Forced slots come first and count inside the budget; if they alone exceed it, the newest of them stay.
@@ -8,20 +10,38 @@
 pub fn select(scores: &[f32], forced: &[bool], budget: usize) -> Vec<u32> {
     let n = scores.len();
     let slots = 0..n as u32;
-    let ranks = scores.iter().zip(forced).zip(slots.clone()).map(|((&score, &forced), slot)| rank(score, forced, slot));
     match n.saturating_sub(budget) {
         0 => slots.collect(),
         // a decoding step: one pass, nothing to order
         1 => {
-            let lowest = ranks.min().map_or(0, |rank| rank as u32 & SLOT);
-            slots.filter(|&slot| slot != lowest).collect()
+            let lowest = vectorized(
+                #[inline(always)]
+                || lowest(scores, forced),
+            );
+            (0..lowest).chain(lowest + 1..n as u32).collect()
         }
         dropped => {
-            let ranks: Vec<u64> = ranks.collect();
+            let ranks = scores.iter().zip(forced).zip(slots.clone());
+            let ranks: Vec<u64> = ranks.map(|((&score, &forced), slot)| rank(score, forced, slot)).collect();
             let (_, &mut last_dropped, _) = ranks.clone().select_nth_unstable(dropped - 1);
             slots.zip(ranks).filter(|&(_, rank)| rank > last_dropped).map(|(slot, _)| slot).collect()
         }
     }
+}
+
+/// The slot of the lowest rank.
+#[inline(always)]
+fn lowest(scores: &[f32], forced: &[bool]) -> u32 {
+    let ranks = scores.iter().zip(forced).zip(0..).map(
+        #[inline(always)]
+        |((&score, &forced), slot)| rank(score, forced, slot),
+    );
+    let lowest = ranks.fold(
+        u64::MAX,
+        #[inline(always)]
+        |lowest, rank| lowest.min(rank),
+    );
+    lowest as u32 & SLOT
 }
 
 /// How many dropped slots have exactly the score of the lowest kept free one: which of them stayed was decided
@@ -38,18 +58,19 @@ pub fn ties(scores: &[f32], forced: &[bool], kept: &[u32]) -> usize {
 const SLOT: u32 = u32::MAX >> 1;
 
 /// Forced before free, then by score, then newer before older, as one number that is unique per slot.
+#[inline(always)]
 pub fn rank(score: f32, forced: bool, slot: u32) -> u64 {
     let score = if forced { 0 } else { order(score) };
     (forced as u64) << 63 | (score as u64) << 31 | (slot & SLOT) as u64
 }
 
 /// A score as a number of the same order: −0 equals 0 and NaN lies below everything.
+#[inline(always)]
 fn order(score: f32) -> u32 {
-    match (score + 0.0).to_bits() {
-        _ if score.is_nan() => 0,
-        negative if negative >> 31 == 1 => !negative,
-        positive => positive | 1 << 31,
-    }
+    let bits = (score + 0.0).to_bits();
+    // all bits of a negative number are turned round, of a positive one the sign: no branch, so that it vectorizes
+    let ordered = bits ^ ((bits as i32 >> 31) as u32 | 1 << 31);
+    if score.is_nan() { 0 } else { ordered }
 }
 
 #[cfg(test)]

@@ -89,6 +89,13 @@ pub trait LaneView {
     /// Shows layer `layer` to `look`; false where policies leave the layer alone (a sliding
     /// window of its own, or another layer's keys).
     fn layer(&self, layer: usize, look: &mut dyn FnMut(&dyn LayerView)) -> bool;
+    /// Shows each of the first `layers` layers to `look` in any order, several at a time where nothing has to be
+    /// computed for it; those left alone are passed over.
+    fn layers(&self, layers: usize, look: &(dyn Fn(usize, &dyn LayerView) + Sync)) {
+        (0..layers).for_each(|layer| {
+            self.layer(layer, &mut |view| look(layer, view));
+        });
+    }
     /// Ids read so far, those of evicted entries included.
     fn tokens(&self) -> &[u32];
     /// Most positions that the model can read.

@@ -162,18 +162,18 @@ fn weigh_rows<T: Cell, const M: usize, const C: usize>(
 }
 
 /// Adds Σ p·v over `slots` and `channels` of `count` rows of probabilities (row(m)[slot]) to `sums`
-/// [count, channels].
+/// [count, channels]; `values` [slots, D].
 #[inline(always)]
 pub fn weigh<'a, T: Cell>(
     row: impl Fn(usize) -> &'a [f32],
     count: usize,
-    cells: &Cells<T>,
+    values: &[T],
     dim: usize,
     channels: Range<usize>,
     slots: Range<usize>,
     sums: &mut [f32],
 ) {
-    let (values, width) = (&cells.values[..], channels.len());
+    let width = channels.len();
     let mut first = 0;
     while first < count {
         let (channels, slots, sums) = (channels.clone(), slots.clone(), &mut sums[first * width..]);
@@ -258,7 +258,7 @@ mod tests {
                 for from in (0..n).step_by(2 * TILE) {
                     let to = n.min(from + 2 * TILE);
                     widen_values(&cache, from..to, &mut wide);
-                    weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide, dim, 0..dim, 0..to - from, &mut sums);
+                    weigh(|m| &p[m * stride + from..(m + 1) * stride], count, &wide.values, dim, 0..dim, 0..to - from, &mut sums);
                 }
             });
             for m in 0..count {
@@ -266,8 +266,8 @@ mod tests {
                 // In two parts of the channels, as threads take them.
                 let (a, b) = single.split_at_mut(dim / 2);
                 with_cells!(&cache.columns, cells => {
-                    weigh(|_| &p[m * stride..(m + 1) * stride], 1, cells, dim, 0..dim / 2, 0..n, a);
-                    weigh(|_| &p[m * stride..(m + 1) * stride], 1, cells, dim, dim / 2..dim, 0..n, b);
+                    weigh(|_| &p[m * stride..(m + 1) * stride], 1, &cells.values, dim, 0..dim / 2, 0..n, a);
+                    weigh(|_| &p[m * stride..(m + 1) * stride], 1, &cells.values, dim, dim / 2..dim, 0..n, b);
                 });
                 prop_assert_eq!(&single[..], &sums[m * dim..(m + 1) * dim]);
                 for c in 0..dim {

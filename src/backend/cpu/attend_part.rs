@@ -28,7 +28,8 @@ fn one(exec: &Exec<'_>, attention: &Attention, qkv: Buf, run: &Run, kv: usize, f
     // SAFETY: keys, values and positions are not changed, nobody writes qkv; one thread per kv head's rows and sums.
     let (cache, seen) = unsafe { cache(exec, attention, run, kv) };
     let queries = unsafe { &exec.buffers[qkv.0].row(run.first)[kv * group * d..(kv + 1) * group * d] };
-    let row = |m: usize| unsafe { cache.row[m].part_mut(0..cache.len().next_multiple_of(TILE)) };
+    let row = |m: usize| unsafe { cache.row[m].part_mut(0..cache.cells().next_multiple_of(TILE)) };
+    (0..group).for_each(|m| cache.close(row(m)));
     let (positions, offsets) = (&cache.positions[seen.clone()], cache.offsets.get(seen.clone()).unwrap_or_default());
     let part = Part { exec, attention, position: exec.rows[run.first].position, positions, offsets };
 

@@ -56,7 +56,7 @@ unsafe fn seen<'a>(
     (sources, from..to)
 }
 
-/// Raw scores into the caches' newest rows.
+/// Raw scores into the caches' newest rows, by cells.
 pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf) {
     let (d, g, group) = (exec.dim, exec.kv_heads, exec.heads / exec.kv_heads);
     let mut work = Vec::new();
@@ -64,10 +64,9 @@ pub fn score(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf)
         for kv in 0..g {
             // SAFETY: none of them is changed by this operation.
             let (from, seen) = unsafe { seen(exec, attention, run, kv, qkv) };
-            let first = seen.start / TILE;
-            work.extend(
-                (first..seen.end.div_ceil(TILE)).step_by(SPAN / TILE).map(|tile| (run, kv, from, tile, seen.end)),
-            );
+            let cells = from.keys.cells_of(seen);
+            let tiles = (cells.start / TILE..cells.end.div_ceil(TILE)).step_by(SPAN / TILE);
+            work.extend(tiles.map(|tile| (run, kv, from, tile, cells.end)));
         }
     }
     let mut wide = Cells::default();
@@ -124,10 +123,11 @@ pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: 
         let (from, seen, row, received) = unsafe {
             let (from, seen) = seen(exec, attention, run, head / group, qkv);
             let cache = from.own;
-            let row = cache.row[head % group].part_mut(0..cache.len().next_multiple_of(TILE));
+            let row = cache.row[head % group].part_mut(0..cache.cells().next_multiple_of(TILE));
             let received = cache.received[head % group].part_mut(seen.clone());
             (from, seen, row, received)
         };
+        from.keys.close(row);
         row[..seen.start].fill(0.0);
         row[seen.end..].fill(0.0);
         let (row, positions) = (&mut row[seen.clone()], &from.own.positions[seen.clone()]);
@@ -166,11 +166,14 @@ pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qk
         } else {
             with_cells!(&from.values.columns, cells => vectorized(
                 #[inline(always)]
-                || for at in seen.clone().step_by(STRIP) {
-                    let strip = at..seen.end.min(at + STRIP);
-                    // SAFETY: as above.
-                    let row = |m: usize| unsafe { from.own.row[m].part(0..seen.end) };
-                    weigh(row, group, cells, d, channels.clone(), strip, sums);
+                || for (piece, ahead) in from.values.pieces(seen.clone()) {
+                    let values = &cells.values[ahead * d..];
+                    for at in piece.clone().step_by(STRIP) {
+                        let strip = at..piece.end.min(at + STRIP);
+                        // SAFETY: as above.
+                        let row = |m: usize| unsafe { from.own.row[m].part(0..seen.end) };
+                        weigh(row, group, values, d, channels.clone(), strip, sums);
+                    }
                 },
             ));
         }
@@ -200,7 +203,7 @@ fn weigh_packed(
             || {
                 // SAFETY: nobody writes the rows in this operation.
                 let row = |m: usize| unsafe { cache.row[m].part(strip.clone()) };
-                weigh(row, group, wide, width, 0..width, 0..strip.len(), sums);
+                weigh(row, group, &wide.values, width, 0..width, 0..strip.len(), sums);
             },
         );
     }

@@ -148,7 +148,7 @@ fn many(
             || {
                 widen_values(sources.values, at..to, wide);
                 let row = |m: usize| &p[m * stride + at..m * stride + to];
-                weigh(row, rows, wide, d, 0..d, 0..to - at, sums);
+                weigh(row, rows, &wide.values, d, 0..d, 0..to - at, sums);
             },
         );
     }

@@ -307,7 +307,13 @@ impl Backend for CpuBackend {
             if let Some(readers) = self.readers.get_mut(&self.pass_caches[run.cache]) {
                 readers.clear_log();
             }
-            self.caches[self.pass_caches[run.cache].0].iter_mut().for_each(|head| head.reserve(run.len));
+            for head in &mut self.caches[self.pass_caches[run.cache].0] {
+                // attention of many rows walks whole tiles of slots
+                if run.len > 1 {
+                    head.settle();
+                }
+                head.reserve(run.len);
+            }
         }
         if let Some(cache) = keep_queries {
             let kept: Vec<u32> = rows.iter().filter(|r| r.cache == cache).map(|r| r.position).collect();

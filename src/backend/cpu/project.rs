@@ -1,13 +1,18 @@
 //! What values become behind the output projection.
 
-use candle_core::{Device, Tensor as Dense};
+use rayon::prelude::*;
 
 use crate::backend::{CacheId, Result};
 use crate::model::tensor::Tensor;
 use crate::policy::part::Norm;
+use crate::policy::product::Matrix;
 
 use super::CpuBackend;
-use super::linear::{dequantize, failed};
+use super::linear::dequantize;
+use super::simd::{LANES, fold_sum, vectorized};
+
+/// Values projected at a time: what becomes of them stays in the second-level cache.
+const BLOCK: usize = 64;
 
 /// ‖W_O,h · v_t‖ of the held values of each query head h [H][n]; `output` [d, H·D] as stored.
 pub fn projected(
@@ -20,18 +25,32 @@ pub fn projected(
     let shape = &backend.shape;
     let (heads, d, group) = (shape.heads, shape.head_dim, shape.heads / shape.kv_heads);
     let weights = dequantize(output)?;
-    let one = |head: usize| -> candle_core::Result<Vec<f32>> {
+    let one = |head: usize| -> Vec<f32> {
         let values = backend.cache_ref(cache, layer, head / group).values();
         let columns: Vec<f32> =
             weights.chunks_exact(heads * d).flat_map(|row| &row[head * d..(head + 1) * d]).copied().collect();
-        let n = values.len() / d;
-        let v = Dense::from_vec(values, (n, d), &Device::Cpu)?;
-        let w = Dense::from_vec(columns, (output.rows, d), &Device::Cpu)?;
-        let projected = v.matmul(&w.t()?)?;
-        match norm {
-            Norm::L1 => projected.abs()?.sum(1)?.to_vec1(),
-            Norm::L2 => projected.sqr()?.sum(1)?.sqrt()?.to_vec1(),
-        }
+        let block = |values: &[f32]| -> Vec<f32> {
+            let projected = Matrix::of(values, d).times(Matrix::of(&columns, d).turned());
+            projected.chunks_exact(output.rows.max(1)).map(|row| length(row, norm)).collect()
+        };
+        values.par_chunks(BLOCK * d).flat_map_iter(block).collect()
     };
-    (0..heads).map(|head| one(head).map_err(|why| failed("projecting values", why))).collect()
+    Ok((0..heads).into_par_iter().map(one).collect())
+}
+
+fn length(row: &[f32], norm: Norm) -> f32 {
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut sums = [0.0f32; LANES];
+            let (chunks, rest) = row.as_chunks::<LANES>();
+            for chunk in chunks.iter().map(|chunk| &chunk[..]).chain([rest]) {
+                for (sum, x) in sums.iter_mut().zip(chunk) {
+                    *sum += if norm == Norm::L1 { x.abs() } else { x * x };
+                }
+            }
+            let sum = fold_sum(sums);
+            if norm == Norm::L1 { sum } else { sum.sqrt() }
+        },
+    )
 }

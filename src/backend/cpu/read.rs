@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Queries, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
@@ -134,11 +136,13 @@ impl Inspect for CpuBackend {
 
     fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId {
         let g = self.shape.kv_heads;
-        let copy = |(i, head): (usize, &HeadCache)| {
-            let all = || (0..head.len() as u32).collect();
-            head.gather(&keep(self.keys_of(from, i / g), i % g).unwrap_or_else(all))
+        let wanted: Vec<Option<Vec<u32>>> =
+            (0..self.shape.layers * g).map(|i| keep(self.keys_of(from, i / g), i % g)).collect();
+        let copy = |(head, keep): (&HeadCache, Option<Vec<u32>>)| match keep {
+            Some(keep) => head.gather(&keep),
+            None => head.clone(),
         };
-        let heads = self.caches[from.0].iter().enumerate().map(copy).collect();
+        let heads = self.caches[from.0].par_iter().zip(wanted).map(copy).collect();
         self.caches.push(heads);
         self.wirings.push(self.wirings[from.0].clone());
         CacheId(self.caches.len() - 1)
@@ -157,7 +161,11 @@ impl Inspect for CpuBackend {
         let g = self.shape.kv_heads;
         let of = |i: usize| keep.get(wiring.keys(i / g) * g + i % g).cloned().flatten();
         let keep: Vec<Option<Vec<u32>>> = (0..self.shape.layers * g).map(of).collect();
-        self.each_head("evicting", cache, &keep, |head, keep| head.retain(keep))
+        // a layer that has only its rows here goes by the cells of the one whose keys it reads
+        self.each_head("evicting", cache, &keep, |head, keep| {
+            head.retain(keep);
+            head.settle();
+        })
     }
 
     fn pack(&mut self, cache: CacheId, packing: &[Option<Packing>]) -> Result<()> {
@@ -187,7 +195,7 @@ impl Inspect for CpuBackend {
     }
 
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved> {
-        self.caches[cache.0].iter().map(|head| head.save(append_only)).collect()
+        self.caches[cache.0].par_iter().map(|head| head.save(append_only)).collect()
     }
 
     fn restore(&mut self, cache: CacheId, saved: &[Saved]) {
@@ -293,7 +301,7 @@ impl Inspect for CpuBackend {
         (out, lse)
     }
 
-    fn rows(&mut self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>> {
+    fn rows(&self, cache: CacheId, attention: &Attention, head: usize, rows: Range<u32>) -> Result<Vec<f32>> {
         tile::rows(self, cache, attention, head, rows)
     }
 

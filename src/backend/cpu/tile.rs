@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::backend::{Attention, CacheId, Result, Tile};
 use crate::cache::{Cells, Queries, TILE, with_cells};
 use crate::engine::message::Fold;
@@ -31,7 +33,7 @@ struct Scratch {
     queries: Vec<f32>,
     lse: Vec<f32>,
     scores: Vec<f32>,
-    /// Keys of packed slots.
+    /// Keys of slots that are packed or lie apart.
     wide: Cells<f32>,
 }
 
@@ -61,7 +63,7 @@ impl Source<'_> {
             return;
         }
         let Scratch { queries, scores: out, wide, .. } = &mut *scratch;
-        if self.cache.packed().0 > 0 {
+        if self.cache.packed().0 > 0 || self.cache.cells() > self.cache.len() {
             self.cache.read_keys(from..to, &mut wide.keys);
             scores(
                 queries,
@@ -112,9 +114,9 @@ fn check(backend: &CpuBackend, rows: &Range<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Rows [rows, n] over all slots of the cache.
+/// Rows [rows, n] over all slots of the cache, on the threads of whoever asks for several at once.
 pub fn rows(
-    backend: &mut CpuBackend,
+    backend: &CpuBackend,
     cache: CacheId,
     attention: &Attention,
     head: usize,
@@ -124,29 +126,23 @@ pub fn rows(
     let group = backend.shape.heads / backend.shape.kv_heads;
     let at = backend.head_index(backend.keys_of(cache, attention.layer), head / group);
     let layer = backend.wirings[cache.0].as_ref().map_or(attention.layer, |wiring| wiring.queries(attention.layer));
-    let (pool, queries, cache) = (&mut backend.pool, &backend.queries, &backend.caches[cache.0][at]);
-    let source = Source { cache, queries, attention, layer, head };
+    let cache = &backend.caches[cache.0][at];
+    let source = Source { cache, queries: &backend.queries, attention, layer, head };
     let n = cache.len();
-    let out = Grid::new(rows.len(), n);
-    let shares = Shares::new(1, pool.threads());
-    pool.run(&|worker| {
-        let mut scratch = Scratch::default();
-        Items::new(worker, shares.of(0)).spans(rows.len(), BLOCK, |span| {
-            let block = rows.start + span.start as u32..rows.start + span.end as u32;
-            vectorized(
-                #[inline(always)]
-                || {
-                    source.each_row(block, 0..n, &mut scratch, |position, first, p| {
-                        // SAFETY: one thread per row.
-                        let row = unsafe { out.row_mut((position - rows.start) as usize) };
-                        row[first..first + p.len()].copy_from_slice(p);
-                    })
-                },
-            );
-        });
-    })
-    .map_err(|why| failed("attention rows", why))?;
-    Ok(out.as_slice()[..rows.len() * n].to_vec())
+    let mut out = vec![0.0; rows.len() * n];
+    let blocks = out.par_chunks_mut((BLOCK * n).max(1)).zip(rows.clone().into_par_iter().step_by(BLOCK));
+    blocks.for_each_init(Scratch::default, |scratch, (out, from)| {
+        let block = from..(from + BLOCK as u32).min(rows.end);
+        vectorized(
+            #[inline(always)]
+            || {
+                source.each_row(block, 0..n, scratch, |position, first, p| {
+                    out[(position - from) as usize * n + first..][..p.len()].copy_from_slice(p);
+                })
+            },
+        );
+    });
+    Ok(out)
 }
 
 /// Pixels [height, width]: each the fold of its cells, NaN where no cell is visible or held.

@@ -15,6 +15,9 @@ pub use speed::NO_PROBES;
 use super::args::ModelArgs;
 use super::output::{print, print_json};
 
+/// Four that evict at every step.
+const LANES: [&str; 4] = ["streaming@50%", "snapkv@50%", "h2o@50%", "tova@50%"];
+
 /// Measure load, prefill, decode, the cost of probes and lanes, memory, and the drift of the fast path
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,6 +30,9 @@ pub struct Args {
     /// Times that everything is measured; medians are reported
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeats: u32,
+    /// A lane measured beside lane 0; repeatable
+    #[arg(long = "lane", value_name = "SPEC", default_values = LANES)]
+    pub lanes: Vec<String>,
     /// Leave out the comparison with --precision f32
     #[arg(long)]
     pub no_drift: bool,

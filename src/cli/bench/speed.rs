@@ -20,9 +20,6 @@ use crate::policy::Policy;
 pub const NO_PROBES: Probes =
     Probes { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
 
-/// What runs beside lane 0 in the measurement of several lanes.
-const LANES: [&str; 3] = ["streaming@50%", "snapkv@50%", "h2o@50%"];
-
 /// Steps of the comparison of one lane with several, at most.
 const LANE_STEPS: u32 = 64;
 
@@ -107,7 +104,7 @@ pub fn measure(args: &Args) -> Result<Report> {
         }
     }
     let memory = memory(&mut session, &ids, &interrupt)?;
-    let specs: Vec<&str> = std::iter::once("full").chain(LANES).collect();
+    let specs: Vec<&str> = std::iter::once("full").chain(args.lanes.iter().map(String::as_str)).collect();
     let mut several = open(&specs)?;
     let lanes = compare_lanes(&mut session, &mut several, &ids, args, &interrupt)?;
     drop(several);
