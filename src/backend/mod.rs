@@ -33,9 +33,29 @@ pub type Result<T> = std::result::Result<T, BackendError>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buf(pub(crate) usize);
 
+/// A change of a linear weight [out, in] by a product of rank r: W + scale · up · down.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRank {
+    pub rank: usize,
+    /// [r, in]; LoRA's A.
+    pub down: Vec<f32>,
+    /// [out, r]; LoRA's B.
+    pub up: Vec<f32>,
+    /// LoRA's α / r.
+    pub scale: f32,
+}
+
 /// A linear weight [out, in].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matrix(pub(crate) usize);
+
+/// Gate and up projection of a gated MLP, and what is changed about the two.
+#[derive(Debug, Clone, Copy)]
+pub struct GateUp<'a> {
+    /// From [`Backend::gate_up`].
+    pub w: Matrix,
+    pub changes: [Option<&'a Arc<LowRank>>; 2],
+}
 
 /// A vector of norm weights or biases, f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +152,8 @@ pub trait Backend: Inspect + Send + Sync {
     fn begin(&mut self, rows: &[Row], probes: Probes, keep_queries: Option<CacheId>) -> Result<()>;
     /// out = table[token] · scale
     fn embed(&mut self, scale: f32, out: Buf);
+    /// out = values [rows, width]: rows that are no tokens, in place of [`Backend::embed`].
+    fn fill(&mut self, values: &[f32], out: Buf);
     /// Statistics of the residual stream at `point`.
     fn residual_point(&mut self, x: Buf, point: usize);
     /// out = x / rms(x) · weight
@@ -142,8 +164,10 @@ pub trait Backend: Inspect + Send + Sync {
     fn matmul(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf);
     /// out += x · wᵀ (+ bias)
     fn matmul_add(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf);
+    /// out[.., first..] += x · downᵀ · upᵀ · scale, behind the product of the weight that is changed.
+    fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf);
     /// out = act(x · gateᵀ) ⊙ (x · upᵀ)
-    fn gated(&mut self, w: Matrix, x: Buf, bias: Option<Vector>, act: Activation, out: Buf);
+    fn gated(&mut self, w: GateUp<'_>, x: Buf, bias: Option<Vector>, act: Activation, out: Buf);
     /// qkv = [q | k | v] rows: norm, rotate, append to each row's cache, attend; out [rows, H·D].
     fn attend(&mut self, attention: &Attention, qkv: Buf, out: Buf);
     /// Logits of the listed rows: softcap(norm(x) · headᵀ). Read with [`Backend::logits`].

@@ -2,7 +2,8 @@
 
 use super::message::Probes;
 use super::view::{LaneCaches, Reader, Rows, note};
-use crate::backend::{CacheId, Result, Row};
+use crate::backend::{BackendError, CacheId, Result, Row};
+use crate::model::soft::{LayerChange, SoftTokens};
 use crate::policy::part::{Ahead, LaneView, Start};
 use crate::probe::distribution::Distribution;
 use crate::simd::sum_of_squares;
@@ -50,44 +51,76 @@ struct Reading<'a, 'b> {
     norms: Vec<Vec<f32>>,
 }
 
+/// What a pass is made of.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    Tokens(&'a [u32]),
+    /// [rows, hidden], and the layers' changes or none.
+    Soft(&'a [f32], &'a [LayerChange]),
+}
+
+/// Stands where a row is no token.
+const NO_TOKEN: u32 = u32::MAX;
+
 impl Reading<'_, '_> {
-    fn pass(&mut self, tokens: &[u32], last: bool) -> Result<Vec<f32>> {
+    /// Logits of the last row, if wanted.
+    fn pass(&mut self, input: Input<'_>, logits: bool) -> Result<Vec<f32>> {
         let decoder = self.reader.decoder;
+        let hidden = decoder.config().hidden;
         let b = &mut **self.reader.backend.borrow_mut();
+        let (tokens, changes) = match input {
+            Input::Tokens(tokens) => (tokens.to_vec(), &[][..]),
+            Input::Soft(rows, changes) => (vec![NO_TOKEN; rows.len() / hidden], changes),
+        };
         let row = |(position, &token): (u32, &u32)| Row { token, position, turned: position, cache: self.cache };
-        let rows: Vec<Row> = (self.tokens.len() as u32..).zip(tokens).map(row).collect();
+        let rows: Vec<Row> = (self.tokens.len() as u32..).zip(&tokens).map(row).collect();
         b.begin(&rows, SILENT, Some(self.cache))?;
-        decoder.embed(b);
+        match input {
+            Input::Tokens(_) => decoder.embed(b),
+            Input::Soft(rows, _) => decoder.fill(b, rows),
+        }
         for index in 0..decoder.sublayers() {
-            decoder.sublayer(b, index);
+            match changes.get(index / 2) {
+                None => decoder.sublayer(b, index),
+                Some(change) => decoder.sublayer_changed(b, index, change),
+            }
             if index % 2 == 0 {
                 b.run()?;
                 let input = decoder.attention_input(b);
-                self.norms[index / 2]
-                    .extend(input.chunks_exact(decoder.config().hidden).map(|x| sum_of_squares(x).sqrt()));
+                self.norms[index / 2].extend(input.chunks_exact(hidden).map(|x| sum_of_squares(x).sqrt()));
             }
         }
-        decoder.head(b, if last { tokens.len() - 1..tokens.len() } else { 0..0 });
+        decoder.head(b, if logits { tokens.len() - 1..tokens.len() } else { 0..0 });
         b.run()?;
         self.tokens.extend(tokens);
-        Ok(if last { b.logits().to_vec() } else { Vec::new() })
+        Ok(if logits { b.logits().to_vec() } else { Vec::new() })
+    }
+
+    /// `rows` more can be read; else that is the failure.
+    fn has_room(&self, rows: usize) -> bool {
+        if !self.reader.is_well() {
+            return false;
+        }
+        let (all, context) = (self.tokens.len() + rows, self.reader.decoder.config().context);
+        if all > context {
+            let (what, why) =
+                ("reading ahead for a policy".into(), format!("{all} tokens in all, the context is {context}"));
+            note(&self.reader.failure, BackendError::Failed { what, why });
+        }
+        all <= context
     }
 }
 
 impl Ahead for Reading<'_, '_> {
     fn read(&mut self, tokens: &[u32]) -> Vec<f32> {
-        let context = self.reader.decoder.config().context;
         let mut logits = Vec::new();
         let mut rest = tokens;
-        while !rest.is_empty() && self.reader.is_well() {
-            if self.tokens.len() + rest.len() > context {
-                let why = format!("{} tokens in all, the context is {context}", self.tokens.len() + rest.len());
-                let what = "reading ahead for a policy".to_owned();
-                note(&self.reader.failure, crate::backend::BackendError::Failed { what, why });
+        while !rest.is_empty() {
+            if !self.has_room(rest.len()) {
                 return Vec::new();
             }
             let (chunk, more) = rest.split_at(rest.len().min(self.reader.max_rows));
-            let read = self.pass(chunk, more.is_empty());
+            let read = self.pass(Input::Tokens(chunk), more.is_empty());
             logits = self.reader.or(read, Vec::new);
             if more.is_empty() {
                 self.next = Distribution::of(&logits).argmax;
@@ -95,6 +128,16 @@ impl Ahead for Reading<'_, '_> {
             rest = more;
         }
         logits
+    }
+
+    fn read_soft(&mut self, soft: &SoftTokens) {
+        if !self.has_room(soft.count) {
+            return;
+        }
+        for rows in soft.embeddings.chunks(self.reader.max_rows * self.reader.decoder.config().hidden) {
+            let read = self.pass(Input::Soft(rows, &soft.changes), false);
+            self.reader.or(read, Vec::new);
+        }
     }
 
     fn lane(&self, look: &mut dyn FnMut(&dyn LaneView)) {
@@ -105,3 +148,7 @@ impl Ahead for Reading<'_, '_> {
         &self.norms
     }
 }
+
+#[cfg(test)]
+#[path = "ahead_tests.rs"]
+mod tests;

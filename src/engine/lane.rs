@@ -10,6 +10,7 @@ use super::verdict::Verdicts;
 use crate::backend::CacheId;
 use crate::model::config::Config;
 use crate::policy::Policy;
+use crate::policy::part::Sizes;
 use crate::policy::sharing::Shared;
 use crate::probe::distribution::Logits;
 
@@ -45,6 +46,17 @@ pub struct Lane {
     pub logits: Arc<Logits>,
 }
 
+fn sizes(config: &Config) -> Sizes {
+    Sizes {
+        layers: config.layers.len(),
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        hidden: config.hidden,
+        ff: config.ff,
+    }
+}
+
 /// Fails with the reason where a policy cannot run on a model of this shape.
 pub fn fits(policy: &Policy, config: &Config) -> Result<()> {
     let misfit = |why: String| EngineError::PolicyMisfit { spec: policy.spec().to_string(), why };
@@ -52,5 +64,5 @@ pub fn fits(policy: &Policy, config: &Config) -> Result<()> {
         let why = "it turns keys to the places of their slots, and this model's sliding-window layers hold others";
         return Err(misfit(why.into()));
     }
-    policy.fits(config.layers.len(), config.kv_heads, config.head_dim).map_err(misfit)
+    policy.fits(sizes(config)).map_err(misfit)
 }

@@ -1,8 +1,11 @@
 //! The decoder: straight-line model code over a backend. Shapes: R rows of the pass, d hidden, H query heads,
 //! G kv heads, D head size, V vocabulary.
 
-use crate::backend::{Attention, Backend, Buf, Matrix, Result, Vector};
+use std::sync::Arc;
+
+use crate::backend::{Attention, Backend, Buf, GateUp, LowRank, Matrix, Result, Vector};
 use crate::model::config::Config;
+use crate::model::soft::{LayerChange, Place};
 use crate::model::tensor::Tensor;
 use crate::model::weights::{LayerWeights, Weights};
 
@@ -22,6 +25,14 @@ struct Layer {
     down: Matrix,
     down_bias: Option<Vector>,
     post_mlp_norm: Option<Vector>,
+}
+
+/// x · wᵀ + bias
+struct Product {
+    name: &'static str,
+    w: Matrix,
+    x: Buf,
+    bias: Option<Vector>,
 }
 
 /// A loaded model. Holds names of backend memory only.
@@ -109,47 +120,58 @@ impl Decoder {
         b.residual_point(self.h, 0);
     }
 
+    /// h = rows that are no tokens [R, d]
+    pub fn fill(&self, b: &mut dyn Backend, rows: &[f32]) {
+        b.fill(rows, self.h);
+        b.residual_point(self.h, 0);
+    }
+
     /// Sublayer `2l` is the attention of layer l, `2l + 1` its MLP.
     pub fn sublayer(&self, b: &mut dyn Backend, index: usize) {
+        self.sublayer_changed(b, index, &LayerChange::default());
+    }
+
+    /// The same with the layer's weights changed, for all rows of the pass.
+    pub fn sublayer_changed(&self, b: &mut dyn Backend, index: usize, change: &LayerChange) {
         let layer = &self.layers[index / 2];
         if index.is_multiple_of(2) {
-            self.attend(b, layer)
+            self.attend(b, layer, change)
         } else {
-            self.mlp(b, layer)
+            self.mlp(b, layer, change)
         }
         b.residual_point(self.h, index + 1);
     }
 
-    fn attend(&self, b: &mut dyn Backend, w: &Layer) {
+    fn attend(&self, b: &mut dyn Backend, w: &Layer, change: &LayerChange) {
         b.rms_norm(self.h, w.attn_norm, self.config.norm_eps, self.n);
         b.matmul("q·k·v", w.qkv, self.n, w.qkv_bias, self.qkv);
+        let (queries, keys) = (self.config.heads * self.config.head_dim, self.config.kv_heads * self.config.head_dim);
+        for (place, first) in [(Place::Q, 0), (Place::K, queries), (Place::V, queries + keys)] {
+            change.at(place).iter().for_each(|change| b.low_rank(change, self.n, first, self.qkv));
+        }
         b.attend(&w.attention, self.qkv, self.attn);
-        self.add(b, "attention out", w.o, self.attn, w.o_bias, w.post_attn_norm);
+        let out = Product { name: "attention out", w: w.o, x: self.attn, bias: w.o_bias };
+        self.add(b, out, change.at(Place::O), w.post_attn_norm);
     }
 
-    fn mlp(&self, b: &mut dyn Backend, w: &Layer) {
+    fn mlp(&self, b: &mut dyn Backend, w: &Layer, change: &LayerChange) {
         b.rms_norm(self.h, w.mlp_norm, self.config.norm_eps, self.n);
-        b.gated(w.gate_up, self.n, w.gate_up_bias, self.config.activation, self.ff);
-        self.add(b, "down", w.down, self.ff, w.down_bias, w.post_mlp_norm);
+        let gate_up = GateUp { w: w.gate_up, changes: [change.at(Place::Gate), change.at(Place::Up)] };
+        b.gated(gate_up, self.n, w.gate_up_bias, self.config.activation, self.ff);
+        let out = Product { name: "down", w: w.down, x: self.ff, bias: w.down_bias };
+        self.add(b, out, change.at(Place::Down), w.post_mlp_norm);
     }
 
     /// h += x · wᵀ, through the sublayer's own norm where it has one.
-    fn add(
-        &self,
-        b: &mut dyn Backend,
-        name: &'static str,
-        w: Matrix,
-        x: Buf,
-        bias: Option<Vector>,
-        norm: Option<Vector>,
-    ) {
+    fn add(&self, b: &mut dyn Backend, product: Product, change: Option<&Arc<LowRank>>, norm: Option<Vector>) {
+        let Product { name, w, x, bias } = product;
         match norm {
             None => b.matmul_add(name, w, x, bias, self.h),
-            Some(norm) => {
-                b.matmul(name, w, x, bias, self.y);
-                b.add_rms_norm(self.h, self.y, norm, self.config.norm_eps);
-            }
+            Some(_) => b.matmul(name, w, x, bias, self.y),
         }
+        let to = if norm.is_some() { self.y } else { self.h };
+        change.iter().for_each(|change| b.low_rank(change, x, 0, to));
+        norm.iter().for_each(|&norm| b.add_rms_norm(self.h, self.y, norm, self.config.norm_eps));
     }
 
     /// What the attention sublayer of the last pass was given, its norm applied; until another sublayer runs [R, d].

@@ -15,6 +15,7 @@ pub mod locate;
 mod names;
 mod rope_layout;
 pub mod safetensors;
+pub mod soft;
 pub mod source;
 pub mod tensor;
 pub mod tokenizer;

@@ -9,7 +9,7 @@ use super::delta::Sparse;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
 use super::evictor::{Evictor, Wrapper};
-use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Storage};
+use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Sizes, Storage};
 use super::reader::{Reader, Readers, Setting};
 use super::select::ties;
 use super::sharing::Sharing;
@@ -220,8 +220,8 @@ impl Policy {
     }
 
     /// Fails with the reason where a part's own data were made for another model.
-    pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
-        self.evictors.iter().try_for_each(|e| e.fits(layers, kv_heads, head_dim))
+    pub fn fits(&self, model: Sizes) -> Result<(), String> {
+        self.evictors.iter().try_for_each(|e| e.fits(model))
     }
 
     /// What stays after the prompt lies at positions 0, 1, 2, … and decoding goes on there.

@@ -14,7 +14,7 @@
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, File, Key, OfBudget, every};
-use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, Sizes};
 use super::tensor_file;
 use super::window::recency;
 
@@ -68,7 +68,8 @@ impl Scorer for Duo {
         self.schedule
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+    fn fits(&self, model: Sizes) -> Result<(), String> {
+        let Sizes { layers, kv_heads, .. } = model;
         let of_file = (self.streams.len(), self.streams.first().map_or(0, Vec::len));
         match of_file == (layers, kv_heads) {
             true => Ok(()),
@@ -104,7 +105,7 @@ fn streaming(scores: &[Vec<f32>], share: Amount) -> Vec<Vec<bool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::testing::{decide, moment, random_layer};
+    use crate::policy::testing::{decide, moment, random_layer, sizes};
     use crate::policy::{Policy, Spec};
     use safetensors::tensor::{Dtype, TensorView, serialize};
 
@@ -128,8 +129,8 @@ mod tests {
         let (all, some): (Vec<u32>, _) = ((0..10).collect(), vec![0, 1, 7, 8, 9]);
         assert_eq!(kept(0), [all.clone(), some.clone(), some.clone()]);
         assert_eq!(kept(1), [some, all.clone(), all]);
-        assert!(policy.fits(2, 3, 4).is_ok());
-        assert!(policy.fits(2, 4, 4).unwrap_err().contains("2 layers with 3 kv heads"));
+        assert!(policy.fits(sizes(2, 3, 4)).is_ok());
+        assert!(policy.fits(sizes(2, 4, 4)).unwrap_err().contains("2 layers with 3 kv heads"));
         std::fs::remove_file(file).unwrap();
     }
 

@@ -7,6 +7,7 @@ use super::chain::Decision;
 use super::error::Problem;
 use super::part::{
     Allocator, Ask, Chooser, Divide, LaneView, LayerView, Moment, Part, Refiner, Rewriter, Schedule, Scorer, Scores,
+    Sizes,
 };
 use super::select::select;
 
@@ -176,9 +177,9 @@ impl Evictor {
         self.allocators.iter().any(|allocator| allocator.needs_cosines())
     }
 
-    pub fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
-        self.allocators.iter().try_for_each(|allocator| allocator.fits(layers, kv_heads, head_dim))?;
-        self.scorer.fits(layers, kv_heads, head_dim)
+    pub fn fits(&self, model: Sizes) -> Result<(), String> {
+        self.allocators.iter().try_for_each(|allocator| allocator.fits(model))?;
+        self.scorer.fits(model)
     }
 
     /// Entries per kv head, on average; `None`: no limit.

@@ -1,13 +1,10 @@
 //! Weights of gates over what a layer's attention is given: one small network a layer, read from a safetensors file.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
-
+use super::part::Sizes;
 use super::product::Matrix;
+use super::tensor_file::{Tensors, Weights};
 
 /// y = W x + b over rows.
 pub(super) struct Linear {
@@ -55,18 +52,12 @@ impl Gates {
     /// or bf16. Fails with a sentence about what is wrong with the file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let about = |why: String| format!("cannot use `{}`: {why}", path.display());
-        let meta = std::fs::metadata(path).map_err(|e| about(e.to_string()))?;
-        if !meta.is_file() {
-            return Err(about("not a plain file".into()));
-        }
-        let file = File::open(path).map_err(|e| about(e.to_string()))?;
-        // SAFETY: whoever changes the file while it is read gets wrong numbers or a bus error, as with model weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| about(e.to_string()))?;
-        let tensors = SafeTensors::deserialize(&map).map_err(|_| about("not a safetensors file".into()))?;
+        let weights = Weights::open(path).map_err(about)?;
+        let tensors = weights.tensors().map_err(about)?;
         let mut layers = Vec::new();
         loop {
             let name = |part: &str| format!("layers.{}{part}", layers.len());
-            let has = |part: &str| tensors.tensor(&name(part)).is_ok();
+            let has = |part: &str| tensors.has(&name(part));
             let linear = |part: &str| linear(&tensors, &name(part));
             layers.push(match (has(".weight"), has(".0.weight")) {
                 (true, _) => (linear("").map_err(about)?, None),
@@ -84,16 +75,23 @@ impl Gates {
     }
 
     /// Fails with the reason where the gates are for another model.
-    pub fn fits(&self, layers: usize, kv_heads: usize) -> Result<(), String> {
-        let outputs = |(first, second): &(Linear, Option<Linear>)| second.as_ref().unwrap_or(first).outputs();
-        let found = (self.layers.len(), self.layers.first().map_or(0, outputs));
-        if found == (layers, kv_heads) && self.layers.iter().all(|layer| outputs(layer) == kv_heads) {
+    pub fn fits(&self, model: Sizes) -> Result<(), String> {
+        let of =
+            |(first, second): &(Linear, Option<Linear>)| (second.as_ref().unwrap_or(first).outputs(), first.inputs);
+        let found = self.layers.first().map_or((0, 0), of);
+        let wanted = (model.kv_heads, model.hidden);
+        if self.layers.len() == model.layers && self.layers.iter().all(|layer| of(layer) == wanted) {
             return Ok(());
         }
-        let path = self.path.display();
         Err(format!(
-            "{path} has gates of {} layers and {} heads, the model needs {layers} and {kv_heads}",
-            found.0, found.1
+            "{} has gates of {} layers and {} heads over a width of {}, the model needs {}, {} and {}",
+            self.path.display(),
+            self.layers.len(),
+            found.0,
+            found.1,
+            model.layers,
+            wanted.0,
+            wanted.1
         ))
     }
 
@@ -112,47 +110,20 @@ impl Gates {
     }
 }
 
-fn linear(tensors: &SafeTensors<'_>, name: &str) -> Result<Linear, String> {
-    let (shape, weight) = numbers(tensors, &format!("{name}.weight"))?;
-    let (_, bias) = numbers(tensors, &format!("{name}.bias"))?;
-    match shape[..] {
-        [outputs, inputs] if outputs == bias.len() && outputs > 0 && inputs > 0 => Ok(Linear { weight, bias, inputs }),
-        _ => Err(format!("`{name}` has a weight of shape {shape:?} and a bias of {}", bias.len())),
-    }
-}
-
-/// Shape and numbers of a tensor, all finite.
-fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f32>), String> {
-    let tensor = tensors.tensor(name).map_err(|_| format!("there is no tensor `{name}`"))?;
-    let data = tensor.data();
-    let values: Vec<f32> = match tensor.dtype() {
-        Dtype::F32 => data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        Dtype::F16 => data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-        Dtype::BF16 => data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-        other => return Err(format!("`{name}` is {other:?}, not f32, f16 or bf16")),
-    };
-    match values.iter().all(|x| x.is_finite()) {
-        true => Ok((tensor.shape().to_vec(), values)),
-        false => Err(format!("`{name}` holds numbers that are not finite")),
+fn linear(tensors: &Tensors<'_>, name: &str) -> Result<Linear, String> {
+    let (outputs, inputs, weight) = tensors.matrix(&format!("{name}.weight"))?;
+    let (_, bias) = tensors.numbers(&format!("{name}.bias"))?;
+    match outputs == bias.len() {
+        true => Ok(Linear { weight, bias, inputs }),
+        false => Err(format!("`{name}` has a weight of shape [{outputs}, {inputs}] and a bias of {}", bias.len())),
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use safetensors::tensor::TensorView;
-
-    /// A file of f32 tensors, gone when dropped.
-    pub fn file(tensors: &[(&str, &[usize], &[f32])]) -> tempfile::NamedTempFile {
-        let bytes: Vec<Vec<u8>> =
-            tensors.iter().map(|(.., values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-        let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-            (name.to_string(), TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap())
-        });
-        let file = tempfile::NamedTempFile::new().unwrap();
-        safetensors::serialize_to_file(views, None, file.path()).unwrap();
-        file
-    }
+    use crate::policy::tensor_file::tests::file;
+    use crate::policy::testing::sizes;
 
     #[test]
     fn gelu_is_x_times_the_normal_distribution() {
@@ -163,24 +134,29 @@ pub(super) mod tests {
 
     #[test]
     fn two_maps_with_gelu_between() {
-        let file = file(&[
-            ("layers.0.0.weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]),
-            ("layers.0.0.bias", &[2], &[0.0, 1.0]),
-            ("layers.0.2.weight", &[1, 2], &[2.0, -1.0]),
-            ("layers.0.2.bias", &[1], &[0.5]),
-        ]);
+        let file = file(
+            &[
+                ("layers.0.0.weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]),
+                ("layers.0.0.bias", &[2], &[0.0, 1.0]),
+                ("layers.0.2.weight", &[1, 2], &[2.0, -1.0]),
+                ("layers.0.2.bias", &[1], &[0.5]),
+            ],
+            &[],
+        );
         let gates = Gates::read(file.path()).unwrap();
         let y = gates.of(0, &[1.0, 0.0, 3.0, -1.0], 2).unwrap();
         let expected = [2.0 * gelu(1.0) - gelu(1.0) + 0.5, 2.0 * gelu(3.0) - gelu(0.0) + 0.5];
         assert!(y.iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-6), "{y:?}");
-        assert_eq!(gates.fits(1, 1), Ok(()));
-        assert!(gates.fits(2, 1).is_err() && gates.fits(1, 3).is_err());
+        let model = Sizes { hidden: 2, ..sizes(1, 1, 4) };
+        assert_eq!(gates.fits(model), Ok(()));
+        let others = [Sizes { layers: 2, ..model }, Sizes { kv_heads: 3, ..model }, Sizes { hidden: 4, ..model }];
+        assert!(others.iter().all(|other| gates.fits(*other).is_err()));
         assert_eq!(gates.of(0, &[1.0, 2.0, 3.0], 1), None, "another width");
     }
 
     #[test]
     fn what_is_wrong_with_a_file_is_said() {
-        let wrong = |tensors: &[(&str, &[usize], &[f32])]| Gates::read(file(tensors).path()).err().unwrap();
+        let wrong = |tensors: &[(&str, &[usize], &[f32])]| Gates::read(file(tensors, &[]).path()).err().unwrap();
         assert!(wrong(&[("other", &[1], &[0.0])]).contains("`layers.0.weight`"));
         assert!(wrong(&[("layers.0.weight", &[1, 2], &[0.0; 2])]).contains("`layers.0.bias`"));
         let shapes: &[(&str, &[usize], &[f32])] =

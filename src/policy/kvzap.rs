@@ -13,7 +13,7 @@ use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::gate::Gates;
 use super::key::{Auto, Count, File, Key, Real};
-use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores, Sizes};
 
 static FILE: Key<Auto<File>> =
     Key::new("file", "gates of the model, a safetensors file", Auto(File, "none: refused"), None);
@@ -61,8 +61,8 @@ impl Scorer for KvZap {
         true
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize, _head_dim: usize) -> Result<(), String> {
-        self.gates.fits(layers, kv_heads)
+    fn fits(&self, model: Sizes) -> Result<(), String> {
+        self.gates.fits(model)
     }
 
     fn score(&self, at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
@@ -71,25 +71,21 @@ impl Scorer for KvZap {
         let of = |kv_head: usize| view.positions(kv_head).iter().map(|&p| said[p as usize * heads + kv_head]).collect();
         let scores = Scores::free((0..heads).map(of).collect());
         let Some(threshold) = self.threshold else { return Some(scores) };
-        let scores = scores.keep_newest(self.recent);
-        let stays = |(values, forced): (&Vec<f32>, &Vec<bool>)| {
-            values.iter().zip(forced).filter(|(value, forced)| **forced || **value as f64 >= threshold).count().max(1)
-        };
-        let own = scores.values.iter().zip(&scores.forced).map(stays).collect();
-        Some(Scores { own: Some(own), ..scores })
+        Some(scores.keep_newest(self.recent).keep_from(threshold))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::policy::Policy;
-    use crate::policy::gate::tests::file;
-    use crate::policy::testing::{Layer, after_prompt, toy};
+    use crate::policy::part::Sizes;
+    use crate::policy::tensor_file::tests::file;
+    use crate::policy::testing::{Layer, after_prompt, sizes, toy};
 
     /// The gate says the first of two inputs; entry t was given (t mod 4, 0).
     fn zapped() -> (Layer, tempfile::NamedTempFile) {
         let inputs = (0..6).flat_map(|t| [(t % 4) as f32, 0.0]).collect();
-        let gates = file(&[("layers.0.weight", &[1, 2], &[1.0, 5.0]), ("layers.0.bias", &[1], &[-1.0])]);
+        let gates = file(&[("layers.0.weight", &[1, 2], &[1.0, 5.0]), ("layers.0.bias", &[1], &[-1.0])], &[]);
         (Layer { inputs, ..toy() }, gates)
     }
 
@@ -110,6 +106,10 @@ mod tests {
         assert!(refused("kvzap:file=/nowhere.safetensors").contains("cannot use"));
         let (_, gates) = zapped();
         let policy = Policy::parse(&format!("kvzap:file={}", gates.path().display())).unwrap();
-        assert!(policy.fits(30, 3, 64).is_err() && policy.fits(1, 1, 4).is_ok() && policy.needs_inputs());
+        let model = Sizes { hidden: 2, ..sizes(1, 1, 4) };
+        assert!(policy.fits(model).is_ok() && policy.needs_inputs());
+        assert!(
+            policy.fits(Sizes { layers: 30, ..model }).is_err() && policy.fits(Sizes { hidden: 3, ..model }).is_err()
+        );
     }
 }

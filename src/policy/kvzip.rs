@@ -19,14 +19,8 @@ use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::part::{LaneView, LayerView, Moment, Norm, Part, Scorer, Scores, Start};
-use super::surveyed::{Known, Surveyed, compete, held};
+use super::surveyed::{Known, SHARE, Share, Surveyed, held};
 
-static SHARE: Key<Choice<Share>> = Key::new(
-    "share",
-    "who competes for the budget",
-    Choice(&[("all", Share::All), ("layer", Share::Layer)]),
-    Share::All,
-);
 static PLUS: Key<Choice<bool>> =
     Key::new("plus", "KVzip+: attention / ‖h‖ · ‖W_O v‖", Choice(&[("off", false), ("on", true)]), false);
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
@@ -51,12 +45,6 @@ pub static POLICY: Descriptor = Descriptor {
         })
     },
 };
-
-#[derive(Clone, Copy, PartialEq)]
-enum Share {
-    All,
-    Layer,
-}
 
 struct KvZip {
     share: Share,
@@ -104,23 +92,8 @@ impl Scorer for KvZip {
                 }
             });
         }
-        for known in layers.iter_mut().flatten() {
-            for (forced, held) in known.scores.forced.iter_mut().zip(&known.positions) {
-                let sinks = held.partition_point(|&p| (p as usize) < self.sinks);
-                forced[..sinks].fill(true);
-            }
-        }
-        let total = |heads: usize| (mean * heads as f64).ceil() as usize;
-        match self.share {
-            Share::All => {
-                let heads = layers.iter().flatten().map(|known| known.positions.len()).sum();
-                compete(&mut layers, total(heads));
-            }
-            Share::Layer => layers.iter_mut().for_each(|known| {
-                let heads = known.as_ref().map_or(0, |known| known.positions.len());
-                compete(std::slice::from_mut(known), total(heads));
-            }),
-        }
+        layers.iter_mut().flatten().for_each(|known| known.keep_first(self.sinks));
+        self.share.divide(&mut layers, mean);
         Some(Arc::new(Surveyed { layers }))
     }
 

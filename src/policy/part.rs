@@ -10,7 +10,7 @@ use super::delta::Sparse;
 use super::reader::Reader;
 use super::sharing::Sharing;
 pub use super::storage::Storage;
-pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Start, Text};
+pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Sizes, Start, Text};
 
 /// When a scorer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,15 @@ impl Scores {
         self
     }
 
+    /// Each kv head says itself how many it keeps: what is forced and what scores `threshold` or more, at least one.
+    pub fn keep_from(mut self, threshold: f64) -> Self {
+        let stays = |(values, forced): (&Vec<f32>, &Vec<bool>)| {
+            values.iter().zip(forced).filter(|(value, forced)| **forced || **value as f64 >= threshold).count().max(1)
+        };
+        self.own = Some(self.values.iter().zip(&self.forced).map(stays).collect());
+        self
+    }
+
     /// Slots whose original position is below `count` stay.
     pub fn keep_first(mut self, count: usize, view: &dyn LayerView) -> Self {
         for (kv_head, forced) in self.forced.iter_mut().enumerate() {
@@ -155,7 +164,7 @@ pub trait Scorer: Send + Sync {
         0
     }
     /// What is wrong if the scorer cannot work on a model of this shape (it has data of its own for another one).
-    fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+    fn fits(&self, _model: Sizes) -> Result<(), String> {
         Ok(())
     }
     /// The scorer reads [`LayerView::inputs`], which are gathered while the prompt is read.
@@ -196,7 +205,7 @@ pub trait Allocator: Send + Sync {
         true
     }
     /// As [`Scorer::fits`].
-    fn fits(&self, _layers: usize, _kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+    fn fits(&self, _model: Sizes) -> Result<(), String> {
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
-use super::part::{LaneView, LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::part::{LaneView, LayerView, Moment, Part, Schedule, Scorer, Scores, Sizes};
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static RECENT: Key<Count> = Key::new("recent", "newest positions that always stay", Count(0, 1_000_000), 0);
@@ -86,8 +86,8 @@ impl Scorer for Protect {
         self.scorer.needs_received()
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
-        self.scorer.fits(layers, kv_heads, head_dim)
+    fn fits(&self, model: Sizes) -> Result<(), String> {
+        self.scorer.fits(model)
     }
 }
 

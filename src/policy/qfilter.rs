@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, File, Key};
-use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::part::{LayerView, Moment, Part, Scorer, Scores, Sizes};
 use super::tensor_file;
 
 static FILE: Key<Auto<File>> =
@@ -51,16 +51,14 @@ impl Scorer for QFilter {
         if self.filters.is_some() { 0 } else { prompt }
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
-        let Some(Filters { path, shape, .. }) = &self.filters else { return Ok(()) };
-        let model = [layers, kv_heads, head_dim];
-        let misfit = || format!("{} has filters of shape {shape:?}, the model needs {model:?}", path.display());
-        (*shape == model).then_some(()).ok_or_else(misfit)
+    fn fits(&self, model: Sizes) -> Result<(), String> {
+        self.filters.as_ref().map_or(Ok(()), |filters| filters.fit([model.layers, model.kv_heads, model.head_dim]))
     }
 
     fn score(&self, at: Moment, _budget: usize, view: &dyn LayerView) -> Option<Scores> {
         let dim = view.head_dim();
-        if self.fits(at.layers, view.kv_heads(), dim).is_err() {
+        let model = [at.layers, view.kv_heads(), dim];
+        if self.filters.as_ref().is_some_and(|filters| filters.fit(model).is_err()) {
             return None;
         }
         let score = |kv_head: usize| {
@@ -96,6 +94,13 @@ struct Filters {
 }
 
 impl Filters {
+    /// `model`: layers, kv heads, head dimension.
+    fn fit(&self, model: [usize; 3]) -> Result<(), String> {
+        let misfit =
+            || format!("{} has filters of shape {:?}, the model needs {model:?}", self.path.display(), self.shape);
+        (self.shape == model).then_some(()).ok_or_else(misfit)
+    }
+
     /// Fails with a sentence about what is wrong with the file.
     fn read(path: &Path) -> Result<Self, String> {
         let read = tensor_file::read(path, "q_filters", "[layers, kv heads, head dimension]");
@@ -113,7 +118,7 @@ impl Filters {
 mod tests {
     use super::*;
     use crate::policy::Policy;
-    use crate::policy::testing::{close, drawn, score};
+    use crate::policy::testing::{close, drawn, score, sizes};
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
@@ -149,8 +154,8 @@ mod tests {
         close(&scores[1], &layer.keys[1].chunks(4).map(|k| -2.0 * k[0]).collect::<Vec<_>>());
         let policy = Policy::parse(&file.spec()).unwrap();
         assert_eq!(policy.window(100), 0);
-        assert!(policy.fits(1, 2, 4).is_ok());
-        let error = policy.fits(30, 3, 64).unwrap_err().to_string();
+        assert!(policy.fits(sizes(1, 2, 4)).is_ok());
+        let error = policy.fits(sizes(30, 3, 64)).unwrap_err().to_string();
         assert!(error.contains("[1, 2, 4]") && error.contains("[30, 3, 64]"), "{error}");
     }
 

@@ -1,5 +1,6 @@
 //! Scores that were found by looking at the whole lane at once.
 
+use super::key::{Choice, Key};
 use super::part::{LaneView, LayerView, Moment, Scorer, Scores};
 
 /// What is known about one layer.
@@ -9,6 +10,47 @@ pub struct Known {
     pub positions: Vec<Vec<u32>>,
     /// [kv heads][n]
     pub scores: Scores,
+}
+
+pub static SHARE: Key<Choice<Share>> = Key::new(
+    "share",
+    "who competes for the budget",
+    Choice(&[("all", Share::All), ("layer", Share::Layer)]),
+    Share::All,
+);
+
+/// Who competes for the budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Share {
+    /// The heads of all layers.
+    All,
+    /// The heads of each layer.
+    Layer,
+}
+
+impl Share {
+    /// Each kv head says itself how many it keeps, `mean` on average, rounded up together.
+    pub fn divide(self, layers: &mut [Option<Known>], mean: f64) {
+        let heads = |known: &Option<Known>| known.as_ref().map_or(0, |known| known.positions.len());
+        let together = |layers: &mut [Option<Known>]| {
+            let total = mean * layers.iter().map(heads).sum::<usize>() as f64;
+            compete(layers, total.ceil() as usize);
+        };
+        match self {
+            Self::All => together(layers),
+            Self::Layer => layers.iter_mut().for_each(|known| together(std::slice::from_mut(known))),
+        }
+    }
+}
+
+impl Known {
+    /// Positions below `count` stay.
+    pub fn keep_first(&mut self, count: usize) {
+        for (forced, held) in self.scores.forced.iter_mut().zip(&self.positions) {
+            let first = held.partition_point(|&p| (p as usize) < count);
+            forced[..first].fill(true);
+        }
+    }
 }
 
 /// Rates entries by what is known about their positions; others lowest.

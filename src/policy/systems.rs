@@ -51,9 +51,16 @@ pub static SYSTEMS: &[System] = &[
     out("AnchorCoder", "anchor attention is trained"),
     out("SinkLoRA", "shifted attention for fine-tuning"),
     out("SCCA, SDA", "shifted cross-chunk attention for fine-tuning"),
+    out("RestoreKV", "KVzip with learned tokens that stay in the cache; no weights are published for the models here"),
     out(
-        "Fast-KVzip, RestoreKV, DMS",
-        "gates, restore tokens or thresholds learned for other models; no weights published for these",
+        "DMS",
+        "trains the model to evict; its rule without training, a threshold after a delay, is `kvzap:threshold` after the prompt",
+    ),
+    view(
+        "LESS",
+        "attnscope compare",
+        "adds what evicted entries said to the attention's output through trained kernels, of which none are published: \
+         what it would have to restore, the lost mass and the error of each layer's output",
     ),
     out("AirCache", VISION),
     out("Visual Attention Sink (VAR)", VISION),

@@ -10,10 +10,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::chain::{Decision, Policy};
-use super::part::{Ahead, LaneView, LayerView, Moment, Norm, Part, Scores, Start, Text};
+use super::part::{Ahead, LaneView, LayerView, Moment, Norm, Part, Scores, Sizes, Start, Text};
 use super::sharing::{Lab, PieceRead};
 use super::spec::Spec;
 use crate::cache::Wiring;
+use crate::model::soft::SoftTokens;
 use crate::probe::map_similarity::LayerSimilarity;
 
 /// Attention over all P positions is known from the start; the cache walks along it.
@@ -272,6 +273,9 @@ impl Ahead for Further {
         let next = tokens.last().map_or(0, |t| (*t as usize + 1) % 64);
         (0..64).map(|id| if id == next { 1.0 } else { 0.0 }).collect()
     }
+    fn read_soft(&mut self, soft: &SoftTokens) {
+        self.read(&vec![0; soft.count]);
+    }
     fn lane(&self, look: &mut dyn FnMut(&dyn LaneView)) {
         look(&Lane(&self.layers));
     }
@@ -390,6 +394,11 @@ pub fn random_layer(seed: u64, heads: (usize, usize), dim: usize, prompt: usize)
         (numbers(heads.0 * heads.1, prompt * dim), numbers(heads.0, prompt * dim), numbers(heads.0, prompt * dim));
     let output = numbers(heads.0 * heads.1, 2 * dim * dim);
     Layer { output, ..Layer::from_queries(&q, k, v, dim, prompt) }
+}
+
+/// Of a model of which only the cache matters.
+pub fn sizes(layers: usize, kv_heads: usize, head_dim: usize) -> Sizes {
+    Sizes { layers, kv_heads, head_dim, heads: kv_heads, ..Sizes::default() }
 }
 
 pub fn moment(prompt: usize, step: u32) -> Moment {

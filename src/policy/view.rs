@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::model::soft::SoftTokens;
+
 /// Where the pass stands when a scorer is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
@@ -13,6 +15,19 @@ pub struct Moment {
     /// Layers in the model, and which one is being asked about.
     pub layers: usize,
     pub layer: usize,
+}
+
+/// Sizes of a model, for data that were made for one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the MLP.
+    pub ff: usize,
 }
 
 /// What a scorer may look at in one layer. Slots are the entries now held, ascending by position.
@@ -111,9 +126,11 @@ pub enum Start<'a> {
 pub trait Ahead {
     /// Reads `tokens` behind what is held; the logits after the last one [V], empty where they could not be read.
     fn read(&mut self, tokens: &[u32]) -> Vec<f32>;
+    /// Reads rows that are no tokens. The changes that they bring act on them alone.
+    fn read_soft(&mut self, soft: &SoftTokens);
     /// The lane as it stands now.
     fn lane(&self, look: &mut dyn FnMut(&dyn LaneView));
-    /// L2 norms of what the attention of each layer was given, for every token read here [layers][tokens].
+    /// L2 norms of what the attention of each layer was given, for every row read here [layers][rows].
     fn input_norms(&self) -> &[Vec<f32>];
 }
 

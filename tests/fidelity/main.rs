@@ -8,6 +8,7 @@ mod blockwise;
 mod common;
 mod forward;
 mod golden;
+mod learned;
 mod matrix;
 mod policies;
 mod readers;

@@ -19,6 +19,15 @@ pub fn embed(exec: &Exec<'_>, items: Items<'_>, scale: f32, out: Buf) {
     });
 }
 
+/// out = values [rows, width of out]
+pub fn fill(exec: &Exec<'_>, items: Items<'_>, values: &[f32], out: Buf) {
+    let to = &exec.buffers[out.0];
+    items.each(exec.rows.len(), 4, |r| {
+        // SAFETY: one thread per row.
+        unsafe { to.row_mut(r) }.copy_from_slice(&values[r * to.width()..(r + 1) * to.width()]);
+    });
+}
+
 pub fn residual_point(exec: &Exec<'_>, items: Items<'_>, x: Buf, point: usize) {
     let rows = exec.rows.len();
     let first_saved = rows - exec.saved_rows;

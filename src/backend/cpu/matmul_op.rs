@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{Buf, Matrix, Vector};
+use crate::backend::{Buf, LowRank, Matrix, Vector};
 use crate::model::config::Activation;
 
 use super::elementwise::act;
@@ -95,8 +95,19 @@ fn product(
                 });
             });
         }
-        // Only `gated` reads these.
-        Linear::PackedGated(..) => {}
+        // tiles of gate and up in turn
+        Linear::PackedGated(packed, width) => {
+            let Some(q) = &exec.quantized[x.0] else { return };
+            items.spans(packed.tiles(), GRAIN, |span| {
+                packed_matmul(packed, q, rows.clone(), span, exec.isa, &mut |tile, r, values| {
+                    let first = tile / 2 * TILE;
+                    let n = TILE.min(width - first);
+                    for (m, v) in values.iter().enumerate() {
+                        put(r + m, tile % 2 * width + first, &v[..n]);
+                    }
+                });
+            });
+        }
     }
 }
 
@@ -150,6 +161,25 @@ fn many_rows(
             });
         }
     }
+}
+
+/// out[.., first..] += x · downᵀ · upᵀ · scale
+pub fn low_rank(exec: &Exec<'_>, items: Items<'_>, change: &LowRank, x: Buf, first: usize, out: Buf) {
+    let (from, to) = (&exec.buffers[x.0], &exec.buffers[out.0]);
+    let outputs = change.up.len() / change.rank;
+    items.each(exec.rows.len(), 1, |r| {
+        // SAFETY: one thread per row; nobody writes x in this operation.
+        let (x, y) = unsafe { (from.row(r), to.part_mut(r, first, first + outputs)) };
+        vectorized(
+            #[inline(always)]
+            || {
+                let inner: Vec<f32> = change.down.chunks_exact(from.width()).map(|row| dot(x, row)).collect();
+                for (y, row) in y.iter_mut().zip(change.up.chunks_exact(change.rank)) {
+                    *y += dot(&inner, row) * change.scale;
+                }
+            },
+        );
+    });
 }
 
 /// out = act(x · gateᵀ) ⊙ (x · upᵀ)

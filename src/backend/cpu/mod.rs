@@ -37,7 +37,7 @@ use crate::policy::reader::{Follower, Readers};
 
 use crate::simd;
 
-use super::{Attention, Backend, BackendError, Buf, CacheId, Matrix, Result, Row, Shape, Vector};
+use super::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Shape, Vector};
 use attend_sparse::SparseRead;
 use linear::{Isa, Linear, Quantized, failed};
 use pool::Pool;
@@ -358,6 +358,11 @@ impl Backend for CpuBackend {
         self.push("embed", Op::Embed { scale, out }, self.activation(out) * 2, 0);
     }
 
+    fn fill(&mut self, values: &[f32], out: Buf) {
+        self.written(out);
+        self.push("embed", Op::Fill { values: values.into(), out }, self.activation(out) * 2, 0);
+    }
+
     fn residual_point(&mut self, x: Buf, point: usize) {
         self.points_seen = self.points_seen.max(point + 1);
         self.pending_points.push(point);
@@ -390,17 +395,31 @@ impl Backend for CpuBackend {
         self.push(name, Op::Matmul { w, x, bias, out, add: true }, bytes, flops);
     }
 
-    fn gated(&mut self, w: Matrix, x: Buf, bias: Option<Vector>, act: Activation, out: Buf) {
+    fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf) {
+        self.written(out);
+        let numbers = change.down.len() + change.up.len();
+        let bytes = (4 * numbers) as u64 + self.activation(x) + self.activation(out);
+        let flops = 2 * (self.rows.len() * numbers) as u64;
+        self.push("low rank", Op::LowRank { change: change.clone(), x, first, out }, bytes, flops);
+    }
+
+    fn gated(&mut self, w: GateUp<'_>, x: Buf, bias: Option<Vector>, act: Activation, out: Buf) {
+        let GateUp { w, changes } = w;
         self.quantize_for(w, x);
         self.written(out);
         let (bytes, flops) = self.product_cost(w, x);
-        if matches!(self.matrices[w.0], Linear::PackedGated(..)) {
+        // what is changed has to lie open between the product and the activation
+        if matches!(self.matrices[w.0], Linear::PackedGated(..)) && changes == [None, None] {
             self.push("gate·up", Op::Gated { w, x, bias, act, out }, bytes, flops);
         } else {
-            let both = self.gate_up_buffer(2 * self.buffers[out.0].width());
+            let width = self.buffers[out.0].width();
+            let both = self.gate_up_buffer(2 * width);
             let rows = self.rows.len();
             self.buffers[both.0].resize(rows);
             self.push("gate·up", Op::Matmul { w, x, bias: None, out: both, add: false }, bytes, flops);
+            for (change, first) in changes.into_iter().zip([0, width]) {
+                change.iter().for_each(|change| self.low_rank(change, x, first, both));
+            }
             let cost = self.activation(both);
             self.push("activation", Op::Activate { x: both, bias, act, out }, cost + self.activation(out), cost);
         }

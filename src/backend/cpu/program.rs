@@ -1,9 +1,10 @@
 //! What one pass consists of, and how the threads walk through it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::backend::{Attention, Buf, Matrix, Row, Vector};
+use crate::backend::{Attention, Buf, LowRank, Matrix, Row, Vector};
 use crate::cache::{HeadCache, QueryWriter, Wiring};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
@@ -20,6 +21,11 @@ use super::{attend_part, attend_single, attention, elementwise, matmul_op, rope}
 pub enum Op {
     Embed {
         scale: f32,
+        out: Buf,
+    },
+    Fill {
+        /// [rows, width]
+        values: Arc<[f32]>,
         out: Buf,
     },
     /// Statistics now (many rows) or a copy for [`Op::SavedStats`] (few rows).
@@ -53,6 +59,12 @@ pub enum Op {
         bias: Option<Vector>,
         out: Buf,
         add: bool,
+    },
+    LowRank {
+        change: Arc<LowRank>,
+        x: Buf,
+        first: usize,
+        out: Buf,
     },
     Gated {
         w: Matrix,
@@ -255,12 +267,14 @@ impl<'a> Program<'a> {
 fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
     match op {
         Op::Embed { scale, out } => elementwise::embed(exec, items, *scale, *out),
+        Op::Fill { values, out } => elementwise::fill(exec, items, values, *out),
         Op::ResidualPoint { x, point } => elementwise::residual_point(exec, items, *x, *point),
         Op::SavedStats { points } => elementwise::saved_stats(exec, items, points),
         Op::RmsNorm { x, weight, eps, out } => elementwise::rms_norm(exec, items, *x, *weight, *eps, *out),
         Op::AddRmsNorm { x, y, weight, eps } => elementwise::add_rms_norm(exec, items, *x, *y, *weight, *eps),
         Op::Quantize { x } => matmul_op::quantize(exec, items, *x),
         Op::Matmul { w, x, bias, out, add } => matmul_op::matmul(exec, items, *w, *x, *bias, *out, *add),
+        Op::LowRank { change, x, first, out } => matmul_op::low_rank(exec, items, change, *x, *first, *out),
         Op::Gated { w, x, bias, act, out } => matmul_op::gated(exec, items, *w, *x, *bias, *act, *out),
         Op::Activate { x, bias, act, out } => elementwise::activate(exec, items, *x, *bias, *act, *out),
         Op::Rope { attention, qkv } => rope::rope(exec, items, attention, *qkv),

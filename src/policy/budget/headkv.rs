@@ -21,7 +21,7 @@ use super::{acting, divide_heads};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Auto, Choice, Count, File, Key, Real};
 use crate::policy::needle::{Measure, Needle};
-use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::part::{Allocator, Divide, Level, Part, Scores, Sizes};
 use crate::policy::spec::PartSpec;
 use crate::policy::tensor_file;
 
@@ -86,7 +86,8 @@ impl Allocator for HeadKv {
         matches!(self.source, Source::File(..))
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize, _head_dim: usize) -> Result<(), String> {
+    fn fits(&self, model: Sizes) -> Result<(), String> {
+        let Sizes { layers, kv_heads, .. } = model;
         let Source::File(path, heads) = &self.source else { return Ok(()) };
         let of_file = (heads.len(), heads.first().map_or(0, Vec::len));
         match of_file.0 == layers && of_file.1.is_multiple_of(kv_heads) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::Policy;
 use crate::policy::part::Moment;
-use crate::policy::testing::{Lane, moment, random_layer};
+use crate::policy::testing::{Lane, moment, random_layer, sizes};
 
 fn written(name: &str, text: &str) -> String {
     let path = std::env::temp_dir().join(format!("attnscope-headkv-{}-{name}", std::process::id()));
@@ -42,8 +42,8 @@ fn a_file_divides_the_whole_model() {
     let text = r#"{"0-0": 4, "0-1": 0, "0-2": 0, "0-3": 0, "1-0": 1, "1-1": 1, "1-2": 0, "1-3": 0}"#;
     let file = written("four.json", text);
     let policy = Policy::parse(&format!("headkv:beta=2,file={file}+knorm@10:every=step")).unwrap();
-    assert!(policy.fits(2, 2, 4).is_ok());
-    assert!(policy.fits(2, 3, 4).unwrap_err().contains("2 layers with 4 heads"));
+    assert!(policy.fits(sizes(2, 2, 4)).is_ok());
+    assert!(policy.fits(sizes(2, 3, 4)).unwrap_err().contains("2 layers with 4 heads"));
     let layers: Vec<_> = (0..2).map(|seed| random_layer(seed, (2, 2), 4, 60)).collect();
     let decisions = policy.decide(0, Moment { layers: 2, ..moment(60, 0) }, &Lane(&layers));
     let budgets: Vec<_> = decisions.iter().flatten().map(|decision| decision.budget.clone()).collect();

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::{acting, divide_heads};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Auto, File, Key};
-use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::part::{Allocator, Divide, Level, Part, Scores, Sizes};
 use crate::policy::spec::PartSpec;
 use crate::policy::tensor_file;
 
@@ -58,8 +58,8 @@ impl Allocator for LuKv {
         Level::Layers
     }
 
-    fn fits(&self, layers: usize, kv_heads: usize, _head_dim: usize) -> Result<(), String> {
-        let model = [ROWS, layers, kv_heads];
+    fn fits(&self, model: Sizes) -> Result<(), String> {
+        let model = [ROWS, model.layers, model.kv_heads];
         let misfit =
             || format!("{} has curves of shape {:?}, the model needs {model:?}", self.path.display(), self.shape);
         (self.shape == model).then_some(()).ok_or_else(misfit)
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
     use crate::policy::part::Moment;
-    use crate::policy::testing::{Lane, moment, random_layer};
+    use crate::policy::testing::{Lane, moment, random_layer, sizes};
     use safetensors::tensor::{Dtype, TensorView, serialize};
 
     fn written(name: &str, shape: [usize; 3], ratio: impl Fn(usize, usize) -> f32) -> String {
@@ -107,7 +107,9 @@ mod tests {
         let layers: Vec<_> = (0..2).map(|seed| random_layer(seed, (2, 1), 4, 40)).collect();
         let budgets = |budget: &str| {
             let policy = Policy::parse(&format!("lukv:file={file}+knorm@{budget}")).unwrap();
-            assert!(policy.fits(2, 2, 4).is_ok() && policy.fits(2, 3, 4).unwrap_err().contains("[99, 2, 3]"));
+            assert!(
+                policy.fits(sizes(2, 2, 4)).is_ok() && policy.fits(sizes(2, 3, 4)).unwrap_err().contains("[99, 2, 3]")
+            );
             let decisions = policy.decide(0, Moment { layers: 2, ..moment(40, 0) }, &Lane(&layers));
             decisions.into_iter().flatten().flat_map(|decision| decision.budget).collect::<Vec<_>>()
         };
