@@ -44,7 +44,7 @@ pub fn run(args: Args) -> Result<()> {
 /// A row for each policy; its keys are in the table of keys.
 fn policies() -> Table {
     let mut table = table(["policy", "family", "idea", "acts", "budget", "arXiv"]);
-    for policy in POLICIES {
+    for policy in POLICIES.iter() {
         table.add_row([
             policy.name.to_owned(),
             policy.family.label().to_owned(),
@@ -60,7 +60,7 @@ fn policies() -> Table {
 /// A row for each key of each policy.
 fn keys() -> Table {
     let mut table = table(["policy", "key", "default", "allowed", "meaning"]);
-    for policy in POLICIES {
+    for policy in POLICIES.iter() {
         for key in policy.keys {
             let name = [policy.name.to_owned(), key.name().to_owned()];
             table.add_row(name.into_iter().chain([key.default(), key.allowed(), key.meaning().to_owned()]));

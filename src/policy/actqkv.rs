@@ -14,6 +14,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
@@ -21,11 +23,13 @@ use super::pages::{Pages, slots};
 use super::part::{LaneView, Part};
 use super::quest::DENSE;
 use super::reader::{Choice, HeadReader, Reader, Setting, Sight};
+use super::registry::REGISTERED;
 use super::select::select;
 
 static BLOCK: Key<Count> = Key::new("block", "entries of a block", Count(1, 4096), 16);
 static WINDOW: Key<Count> = Key::new("window", "recent queries of which the probe is made", Count(1, 4096), 64);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "actqkv",
     family: Family::Reader,

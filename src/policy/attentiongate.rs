@@ -19,9 +19,12 @@
 
 mod gates;
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, File, Key, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, Sizes};
+use super::registry::REGISTERED;
 use gates::Gates;
 
 static FILE: Key<Auto<File>> =
@@ -29,6 +32,7 @@ static FILE: Key<Auto<File>> =
 static THRESHOLD: Key<Real> = Key::new("threshold", "gate from which an entry stays", Real(0.0, 1.0), 0.5);
 static RECENT: Key<Count> = Key::new("recent", "newest entries that always stay", Count(1, 1_000_000), 1);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "attentiongate",
     family: Family::Scorer,

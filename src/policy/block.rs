@@ -9,13 +9,17 @@
 //! kvpress rebuilds queries from hidden states that it mixes by kv head, so its numbers mean something for scorers of
 //! keys and values only; here rows are those of the block's own last queries over kept ∪ block.
 
+use linkme::distributed_slice;
+
 use super::chunk::{best_of, whole_prompt};
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::{Ask, Chooser, LayerView, Part};
+use super::registry::REGISTERED;
 
 static SIZE: Key<Count> = Key::new("size", "entries of a block", Count(1, 1_000_000), 128);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "block",
     family: Family::Wrapper,

@@ -8,12 +8,16 @@
 //! computed, over what was held then. size = 128. The `block` part only simulates this after a dense prompt, as
 //! kvpress' BlockPress does.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::{Part, Schedule};
+use super::registry::REGISTERED;
 
 static SIZE: Key<Count> = Key::new("size", "prompt tokens between two evictions", Count(1, 1_000_000), 128);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "blockwise",
     family: Family::Wrapper,

@@ -9,14 +9,18 @@
 //! schedule is `cam+decoding:every=512+…@2048`. kvpress evicts the same positions in all heads of a layer, counts only
 //! attention since decoding began, and after a long prompt merges no more entries than were decoded since.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
 use super::part::{LayerView, Moment, Part, Rewriter, Rewritten, group_mean};
 use super::random::{mix, uniform};
+use super::registry::REGISTERED;
 
 static MERGE: Key<Count> = Key::new("merge", "kept entries that share an evicted value", Count(1, 1_000_000), 32);
 static SEED: Key<Count> = Key::new("seed", "which of the random draws", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "cam",
     family: Family::Wrapper,

@@ -6,6 +6,7 @@
 //! newest are not protected. Once, after the prompt; it reads all its queries. This is kvpress' formula with its
 //! defaults; the paper takes q̄·k_t as it is, without lengths divided out, and knows no rope.
 
+use linkme::distributed_slice;
 use rayon::prelude::*;
 
 use super::amount::Amount;
@@ -14,12 +15,14 @@ use super::expected::{FUTURE, mean};
 use super::key::{Count, Key, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, dot, wide};
+use super::registry::REGISTERED;
 use super::rope::{Angles, mean_rotation, plain_queries, rotated};
 
 static TAU: Key<Real> = Key::new("tau", "how sharply the likeness to the mean query counts", Real(0.0, 1000.0), 5.0);
 static SINKS: Key<Count> =
     Key::new("sinks", "first positions that always stay; their queries do not count", Count(0, 1_000_000), 4);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "cap",
     family: Family::Scorer,

@@ -210,7 +210,7 @@ proptest! {
 
 #[test]
 fn every_wrapper_is_among_the_chains() {
-    for policy in POLICIES {
+    for policy in POLICIES.iter() {
         let part = (policy.build)(&PartSpec::defaults(policy));
         let wraps = !matches!(
             part,

@@ -8,14 +8,18 @@
 //! the rows of the chunk's own last queries over the chunk; kvpress' SnapKV inside a chunk turns those queries by the
 //! rope of the prompt's end, so it differs there. Sums over all rows (`h2o`) stay those of the whole prompt.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
 use super::part::{Ask, Chooser, LayerView, Moment, Part};
+use super::registry::REGISTERED;
 use super::select::select;
 use super::subset::Subset;
 
 static SIZE: Key<Count> = Key::new("size", "entries of a chunk", Count(1, 1_000_000), 64);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "chunk",
     family: Family::Wrapper,

@@ -8,13 +8,17 @@
 //! SnapKV rule, since a mean needs numbers; chunks with a forced entry come before those without, which kvpress does
 //! not promise. Where an earlier stage left the heads different entries, chunks are cut from their union.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::{Ask, Chooser, LayerView, Part, Scores};
+use super::registry::REGISTERED;
 use super::select::select;
 
 static CHUNK: Key<Count> = Key::new("chunk", "entries of a chunk", Count(1, 1_000_000), 20);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "chunkkv",
     family: Family::Wrapper,

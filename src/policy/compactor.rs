@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, Key, Real};
@@ -14,6 +16,7 @@ use super::leverage::{Leverage, SEED, SKETCH, z_scores};
 use super::noncausal::{CHUNK, NonCausal, PADDING};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::wide;
+use super::registry::REGISTERED;
 use super::rope::{Angles, plain_keys};
 
 static BLEND: Key<Auto<Real>> =
@@ -21,6 +24,7 @@ static BLEND: Key<Auto<Real>> =
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 8);
 static RECENT: Key<Count> = Key::new("recent", "newest entries that always stay", Count(0, 1_000_000), 4);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "compactor",
     family: Family::Scorer,

@@ -9,10 +9,13 @@
 //! (SnapKV's window) by m_t, too, so that one outside the first stage can leave; here forced is forced. Scores that
 //! already contain norms of values (`vatp`, `expected` with its value norm) count them twice.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Key, OfBudget, Real};
 use super::part::{LayerView, Moment, Norm, Part, Refiner, Scores, group_mean};
+use super::registry::REGISTERED;
 use super::select::select;
 
 static EPSILON: Key<Real> =
@@ -20,6 +23,7 @@ static EPSILON: Key<Real> =
 static FIRST: Key<OfBudget> =
     Key::new("first", "part of the budget that the scorer alone decides", OfBudget, Amount::percent(50));
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "criticalkv",
     family: Family::Wrapper,

@@ -5,10 +5,13 @@
 //! `of` takes one of the two or their mean instead. The first `sinks` positions stay. Once, after the prompt.
 //! This is kvpress' default path; its random projection, which is closer to the authors' code, is not here.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static WINDOW: Key<Count> =
@@ -20,6 +23,7 @@ static OF: Key<Choice<Of>> = Key::new(
     Of::Product,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "cur",
     family: Family::Scorer,

@@ -8,9 +8,12 @@
 //! every = 512. Only scorers that need no more than the newest query's row: kvpress keeps up to 256 hidden states
 //! for the others.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family};
 use super::key::{Choice, Count, Key};
 use super::part::{Part, Schedule, Whole};
+use super::registry::REGISTERED;
 
 static EVERY: Key<Count> = Key::new("every", "decoded tokens from one eviction to the next", Count(1, 1_000_000), 512);
 static OF: Key<Choice<Whole>> = Key::new(
@@ -20,6 +23,7 @@ static OF: Key<Choice<Whole>> = Key::new(
     Whole::Prompt,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "decoding",
     family: Family::Wrapper,

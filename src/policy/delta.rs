@@ -12,9 +12,12 @@
 //! the authors' code, to see what the repair is worth. Layers with a window of their own are left alone. Outputs are
 //! sums of values with the rows' probabilities, so that Δ is added to those instead.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::part::Part;
+use super::registry::REGISTERED;
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that every query sees", Count(0, 1_000_000), 1024);
 static WINDOW: Key<Count> = Key::new("window", "newest positions that a query sees", Count(1, 1_000_000), 2048);
@@ -23,6 +26,7 @@ const REPAIRS: &[(&str, Repair)] = &[("delta", Repair::Delta), ("recompute", Rep
 static REPAIR: Key<Choice<Repair>> =
     Key::new("repair", "what becomes of the queries between the dense ones", Choice(REPAIRS), Repair::Delta);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "delta",
     family: Family::Reader,

@@ -28,7 +28,7 @@ pub struct Paper {
 }
 
 /// What a policy changes about a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// Nothing: the yardstick.
     Reference,

@@ -5,6 +5,7 @@
 //! the query heads of a kv head. Nothing is protected. Scores are comparable across heads; they do not add up when
 //! several entries go. Once, after the prompt. Window as for SnapKV, our choice.
 
+use linkme::distributed_slice;
 use rayon::prelude::*;
 
 use super::amount::Amount;
@@ -13,11 +14,13 @@ use super::key::{Auto, Count, Key};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::product::Matrix;
 use super::quadratic::{dot, wide};
+use super::registry::REGISTERED;
 use super::snapkv::{AUTO, voters};
 
 static WINDOW: Key<Auto<Count>> =
     Key::new("window", "last prompt queries whose output is compared", Auto(Count(1, 1_000_000), AUTO), None);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "dropkv",
     family: Family::Scorer,

@@ -11,10 +11,13 @@
 //! them by a proxy of mean queries on mean keys. The authors stream during the prompt, too; here, as in kvpress, the
 //! prompt is read with all of the cache. With `every=step` streaming heads stay at sinks + recent while decoding.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, File, Key, OfBudget, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, Sizes};
+use super::registry::REGISTERED;
 use super::tensor_file;
 use super::window::recency;
 
@@ -26,6 +29,7 @@ static SINKS: Key<Count> = Key::new("sinks", "first positions that a streaming h
 static RECENT: Key<Count> = Key::new("recent", "newest entries that a streaming head keeps", Count(1, 1_000_000), 256);
 static EVERY: Key<Choice<Schedule>> = every(Schedule::AfterPrefill);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "duo",
     family: Family::Budget,

@@ -5,9 +5,12 @@
 //! alike the first of the span that ends before it, until `layers` use another one's map. Un-tuned: the paper distils
 //! the model afterwards, so quality here says what the maps alone give. The mechanism is Shared Attention's.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::Part;
+use super::registry::REGISTERED;
 use super::sharing::{Lab, Shared, Sharing, Tried, What};
 use crate::cache::Wiring;
 use crate::probe::spans::grow_spans;
@@ -15,6 +18,7 @@ use crate::probe::spans::grow_spans;
 static LAYERS: Key<Count> = Key::new("layers", "layers that use another one's map", Count(0, 1000), 4);
 static SKIP: Key<Count> = Key::new("skip", "first and last layers that are left alone", Count(0, 1000), 2);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "echoatt",
     family: Family::Sharing,

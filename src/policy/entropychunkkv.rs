@@ -11,16 +11,20 @@
 
 use std::cmp::Reverse;
 
+use linkme::distributed_slice;
+
 use super::chunkkv::{PAPER, Union, mean};
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
 use super::part::{Ask, Chooser, LayerView, Part};
+use super::registry::REGISTERED;
 use super::select::{rank, select};
 
 static CHUNK: Key<Count> = Key::new("chunk", "entries of a chunk", Count(2, 1_000_000), 10);
 static LOW: Key<Count> =
     Key::new("low", "entries that stay of an important chunk of low entropy", Count(1, 1_000_000), 4);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "entropychunkkv",
     family: Family::Wrapper,

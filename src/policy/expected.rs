@@ -6,6 +6,7 @@
 //! the query heads of a kv head, plus `epsilon`, times ‖v_t‖₂. Sinks stay; the newest entries are not protected.
 //! Once, after the prompt; it reads all its queries. Formula and defaults are kvpress'. √D is the model's own scale.
 
+use linkme::distributed_slice;
 use rayon::prelude::*;
 
 use super::amount::Amount;
@@ -13,6 +14,7 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, Real, SWITCH};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::quadratic::{Symmetric, dot, wide};
+use super::registry::REGISTERED;
 use super::rope::{Angles, mean_rotation, plain_queries, rotated};
 
 pub(super) static FUTURE: Key<Count> =
@@ -24,6 +26,7 @@ static VNORM: Key<Choice<bool>> =
     Key::new("vnorm", "scores are multiplied with the L2 norm of the value", SWITCH, true);
 static EPSILON: Key<Real> = Key::new("epsilon", "added before the value's norm is multiplied", Real(0.0, 1.0), 0.0);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "expected",
     family: Family::Scorer,

@@ -6,14 +6,18 @@
 //! layer, unlike `chunk`. Forced entries all stay first, inside the part of their span; where they need more than that,
 //! the other spans give, in equal measure.
 
+use linkme::distributed_slice;
+
 use super::budget::apportion;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
 use super::part::{Ask, Chooser, LayerView, Part};
+use super::registry::REGISTERED;
 use super::select::select;
 
 static SPANS: Key<Count> = Key::new("spans", "equal spans that the entries are cut into", Count(1, 1_000_000), 4);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "fair",
     family: Family::Wrapper,

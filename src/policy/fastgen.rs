@@ -16,10 +16,13 @@
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, Key, OfBudget, Real, every};
 use super::part::{LaneView, LayerView, Moment, Part, Schedule, Scorer, Scores, Text, group_mean};
+use super::registry::REGISTERED;
 use super::select::select;
 use super::snapkv::{AUTO, voters};
 
@@ -33,6 +36,7 @@ static WINDOW: Key<Auto<Count>> =
     Key::new("window", "last prompt queries whose attention is to be recovered", Auto(Count(1, 1_000_000), AUTO), None);
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "fastgen",
     family: Family::Budget,

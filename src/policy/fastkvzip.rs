@@ -19,10 +19,13 @@ mod gates;
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, File, Key};
 use super::part::{LaneView, LayerView, Moment, Part, Scorer, Scores, Sizes};
+use super::registry::REGISTERED;
 use super::surveyed::{SHARE, Share, Surveyed, held};
 use gates::Gates;
 
@@ -36,6 +39,7 @@ static WINDOW: Key<Auto<Count>> = Key::new(
     None,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "fastkvzip",
     family: Family::Scorer,

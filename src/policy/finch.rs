@@ -8,10 +8,13 @@
 //! delimiter token. Here `window` says how many tokens it has (`auto` as for SnapKV). Both turn the keys that stay
 //! to positions 0 … n − 1; here they keep their own: the kept set is the same, what it costs is not.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, Key};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 use super::snapkv::{AUTO, voters};
 
 static WINDOW: Key<Auto<Count>> = Key::new(
@@ -21,6 +24,7 @@ static WINDOW: Key<Auto<Count>> = Key::new(
     None,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "finch",
     family: Family::Scorer,

@@ -7,15 +7,19 @@
 //! The authors' code works on multi-head attention and masks instead of removing, so that a token can come back
 //! at the edge of the window; here it is gone. Dividing by the count gives ObservedAttention, another policy.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Key, OfBudget, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 
 static RECENT: Key<OfBudget> =
     Key::new("recent", "part of the budget that belongs to the newest entries", OfBudget, Amount::percent(50));
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "h2o",
     family: Family::Scorer,

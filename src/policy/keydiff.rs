@@ -5,13 +5,17 @@
 //! kvpress; the authors cut after every block of 128 prompt tokens, which gives other sets. `every=step` scores
 //! all held keys again after each token.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static EVERY: Key<Choice<Schedule>> = every(Schedule::AfterPrefill);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "keydiff",
     family: Family::Scorer,

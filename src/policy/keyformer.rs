@@ -9,6 +9,7 @@
 //! entries too. Here once, after the prompt: noise is drawn per pair, so every pair is looked at (T²/2 per head,
 //! the most expensive scorer).
 
+use linkme::distributed_slice;
 use rayon::prelude::*;
 
 use super::amount::Amount;
@@ -16,6 +17,7 @@ use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key, OfBudget, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::random::mix;
+use super::registry::REGISTERED;
 use crate::simd::{exp, ln, sum, vectorized};
 
 static RECENT: Key<OfBudget> =
@@ -23,6 +25,7 @@ static RECENT: Key<OfBudget> =
 static TAU: Key<Real> = Key::new("tau", "temperature of the noisy softmax", Real(0.01, 100.0), 1.0);
 static SEED: Key<Count> = Key::new("seed", "which of the noises", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "keyformer",
     family: Family::Scorer,

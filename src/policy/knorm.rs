@@ -4,14 +4,18 @@
 //! layers, as here; the authors skip layers 0 and 1 and prune again while decoding (`skip=2,every=step`). Nothing
 //! is protected. Models with QK-norm (Qwen 3, Gemma 3) have nearly equal norms: close to random there.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static SKIP: Key<Count> = Key::new("skip", "first layers that keep everything", Count(0, 1000), 0);
 static EVERY: Key<Choice<Schedule>> = every(Schedule::AfterPrefill);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "knorm",
     family: Family::Scorer,

@@ -12,10 +12,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Key};
 use super::part::{LaneView, LayerView, Moment, Part, Scorer, Scores, Start};
+use super::registry::REGISTERED;
 use super::surveyed::{Known, Surveyed, compete, held};
 
 static STRUCTURED: Key<Choice<bool>> = Key::new(
@@ -31,6 +34,7 @@ static FIRST: Key<Choice<bool>> = Key::new(
     true,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "kvcompose",
     family: Family::Scorer,

@@ -10,11 +10,14 @@
 //! these: a model with one kv head has a single bit, and representatives are then merely spaced out. OpenVINO works on
 //! blocks of 16 or 32 tokens and takes the bits along the tokens of a block.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, OfBudget};
 use super::part::{Ask, Chooser, LayerView, Part};
 use super::random::mix;
+use super::registry::REGISTERED;
 use super::select::select;
 
 static CRUSH: Key<OfBudget> =
@@ -33,6 +36,7 @@ static ANCHOR: Key<Choice<Anchor>> = Key::new(
 );
 static SEED: Key<Count> = Key::new("seed", "which of the random anchors", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "kvcrush",
     family: Family::Wrapper,

@@ -8,9 +8,12 @@
 //! As in the authors' code: distances are means over heads and positions of vector lengths, hidden states are flattened
 //! per piece. Only layers of one kind (window, rotation) can share.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, Real};
 use super::part::Part;
+use super::registry::REGISTERED;
 use super::sharing::{Lab, PieceRead, Shared, Sharing, Tried, What};
 use crate::cache::Wiring;
 use crate::probe::kv_distance::{MeanCaches, Order, ranked};
@@ -27,6 +30,7 @@ static ORDER: Key<Choice<Order>> = Key::new(
 static PIECES: Key<Count> = Key::new("pieces", "calibration texts", Count(1, 1000), 30);
 static LENGTH: Key<Count> = Key::new("length", "tokens in each", Count(2, 512), 64);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "kvsharer",
     family: Family::Sharing,

@@ -9,11 +9,14 @@
 //! or `layers.N.0` and `layers.N.2` with GELU between. There are none for the models fetched here; without a file the
 //! policy is refused, and `kvzip:plus=on` is what such gates imitate.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::gate::Gates;
 use super::key::{Auto, Count, File, Key, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, Sizes};
+use super::registry::REGISTERED;
 
 static FILE: Key<Auto<File>> =
     Key::new("file", "gates of the model, a safetensors file", Auto(File, "none: refused"), None);
@@ -26,6 +29,7 @@ static THRESHOLD: Key<Auto<Real>> = Key::new(
 static RECENT: Key<Count> =
     Key::new("recent", "newest entries that a threshold does not touch", Count(0, 1_000_000), 128);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "kvzap",
     family: Family::Scorer,

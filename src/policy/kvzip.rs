@@ -15,10 +15,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::part::{LaneView, LayerView, Moment, Norm, Part, Scorer, Scores, Start};
+use super::registry::REGISTERED;
 use super::surveyed::{Known, SHARE, Share, Surveyed, held};
 
 static PLUS: Key<Choice<bool>> =
@@ -26,6 +29,7 @@ static PLUS: Key<Choice<bool>> =
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static CHUNK: Key<Count> = Key::new("chunk", "tokens repeated in one go", Count(1, 1_000_000), 2048);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "kvzip",
     family: Family::Scorer,

@@ -11,10 +11,13 @@
 //! cut again whenever two blocks have grown; here once, after the prompt. A channel that is constant in the next
 //! block tells nothing: z = 0. kvpress divides by that zero (Gemma 3 270M: NaN for two of three layers).
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, SWITCH};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static SINKS: Key<Count> = Key::new("sinks", "first entries that always stay", Count(0, 1_000_000), 4);
 static LAG: Key<Count> = Key::new("lag", "entries in a block", Count(1, 1_000_000), 128);
@@ -27,6 +30,7 @@ static MODE: Key<Choice<bool>> = Key::new(
     false,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "lagkv",
     family: Family::Scorer,

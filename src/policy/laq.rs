@@ -8,11 +8,14 @@
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::oracle::write_on;
 use super::part::{LaneView, LayerView, Moment, Part, Scorer, Scores, Start, group_mean};
+use super::registry::REGISTERED;
 use super::select::select;
 use super::snapkv::{KERNEL, Pool, SnapKv, WINDOW};
 use super::surveyed::{Surveyed, held};
@@ -21,6 +24,7 @@ static TOKENS: Key<Count> = Key::new("tokens", "tokens of the draft", Count(1, 1
 static WITH: Key<Choice<bool>> =
     Key::new("with", "who votes beside the draft", Choice(&[("nobody", false), ("window", true)]), true);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "laq",
     family: Family::Scorer,

@@ -8,6 +8,8 @@
 //! and the same everywhere: entry (i, j) is the top bit of output i·sketch + j of the generator started at `seed`;
 //! the reference numbers were made with seed 0. Solved in f64, where the f32 of kvpress loses three digits.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
@@ -15,11 +17,13 @@ use super::part::{LayerView, Moment, Part, Scorer, Scores};
 use super::product::Matrix;
 use super::quadratic::{Symmetric, wide};
 use super::random::{INCREMENT, mix};
+use super::registry::REGISTERED;
 use super::rope::{Angles, plain_keys};
 
 pub(super) static SKETCH: Key<Count> = Key::new("sketch", "columns of the sketch", Count(1, 1024), 48);
 pub(super) static SEED: Key<Count> = Key::new("seed", "which of the sketches", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "leverage",
     family: Family::Scorer,

@@ -24,10 +24,13 @@ mod weights;
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, File, Key};
 use super::part::{LaneView, LayerView, Moment, Part, Scorer, Scores, Sizes, Start, group_mean};
+use super::registry::REGISTERED;
 use super::snapkv::{KERNEL, POOL, Pool};
 use super::surveyed::{Surveyed, held};
 use weights::Lookahead;
@@ -35,6 +38,7 @@ use weights::Lookahead;
 static FILE: Key<Auto<File>> =
     Key::new("file", "soft tokens trained for the model, a safetensors file", Auto(File, "none: refused"), None);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "lookaheadkv",
     family: Family::Scorer,

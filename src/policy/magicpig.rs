@@ -15,11 +15,14 @@
 use std::f64::consts::{PI, TAU};
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::{LaneView, Part};
 use super::random::{INCREMENT, mix};
 use super::reader::{Choice, HeadReader, Picked, Reader, Setting, Sight};
+use super::registry::REGISTERED;
 use crate::simd::vectorized;
 
 static K: Key<Count> = Key::new("k", "hyperplanes of a table", Count(1, 16), 10);
@@ -30,6 +33,7 @@ static DENSE: Key<Count> =
     Key::new("dense", "every so many layers one reads everything; 0 for none", Count(0, 1024), 16);
 static SEED: Key<Count> = Key::new("seed", "which of the random planes", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "magicpig",
     family: Family::Reader,

@@ -5,12 +5,16 @@
 //! w = max(cos, 0) · ‖v_e‖ / (‖v_e‖ + ‖v_t‖ + 1e-6), counted where cos ≥ `similarity`; then
 //! v_t ← (v_t + Σ w·v_e) / (1 + Σ w). Keys stay as they are.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Key, Real};
 use super::part::{LayerView, Moment, Part, Rewriter, Rewritten};
+use super::registry::REGISTERED;
 
 static SIMILARITY: Key<Real> = Key::new("similarity", "least cosine of two keys that merge", Real(0.0, 1.0), 0.0);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "merge",
     family: Family::Wrapper,

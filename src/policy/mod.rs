@@ -1,4 +1,4 @@
-//! KV-cache policies: one file per policy over the traits in `part`, one line each in `registry`.
+//! KV-cache policies: one file per policy over the traits in `part`, named by its `mod` line here and nowhere else.
 //!
 //! A spec (`snapkv@50%:window=32`) is checked against the registry (`spec`, `key`, `error`), assembled into a
 //! [`Policy`] (`chain`), which asks its parts (`part`) and turns their scores into kept slots (`select`).

@@ -11,8 +11,10 @@
 
 use std::ops::Range;
 
+use linkme::distributed_slice;
 use rayon::prelude::*;
 
+use super::registry::REGISTERED;
 use crate::simd::{self, vectorized};
 
 use super::amount::Amount;
@@ -30,6 +32,7 @@ pub(super) static PADDING: Key<Choice<bool>> = Key::new(
     true,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "noncausal",
     family: Family::Scorer,

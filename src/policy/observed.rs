@@ -5,13 +5,17 @@
 //! entries have few rows, so their means are noisy. H2O is the same without the division, and often mistaken
 //! for this. Once, after the prompt, as in kvpress; `every=step` goes on with the rows of decoded tokens.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Choice, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 
 static EVERY: Key<Choice<Schedule>> = every(Schedule::AfterPrefill);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "observed",
     family: Family::Scorer,

@@ -6,16 +6,20 @@
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Choice, Count, Key};
 use super::part::{Ahead, LaneView, LayerView, Moment, Part, Scorer, Scores, Start, group_mean};
+use super::registry::REGISTERED;
 use super::surveyed::{Surveyed, held};
 
 static TOKENS: Key<Count> = Key::new("tokens", "tokens that are written and looked back from", Count(1, 4096), 32);
 static FOLD: Key<Choice<bool>> =
     Key::new("fold", "how an entry's rows count", Choice(&[("mean", false), ("max", true)]), false);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "oracle",
     family: Family::Scorer,

@@ -25,12 +25,15 @@ mod network;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice as Words, Count, File, Key};
 use super::part::{LaneView, Part};
 use super::quest::DENSE;
 use super::reader::{Choice, HeadReader, Reader, Setting, Sight};
+use super::registry::REGISTERED;
 use super::select::select;
 use network::Network;
 
@@ -51,6 +54,7 @@ static LOCAL: Key<Count> = Key::new("local", "newest positions that are read alw
 static CALIBRATE: Key<Count> =
     Key::new("calibrate", "every so many steps the dense row is kept; 0 for never", Count(0, 1_000_000), 5);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "predictor",
     family: Family::Reader,

@@ -8,13 +8,17 @@
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
 use super::part::{LaneView, LayerView, Moment, Part, Schedule, Scorer, Scores, Sizes};
+use super::registry::REGISTERED;
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static RECENT: Key<Count> = Key::new("recent", "newest positions that always stay", Count(0, 1_000_000), 0);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "protect",
     family: Family::Wrapper,

@@ -10,15 +10,19 @@
 
 use std::path::{Path, PathBuf};
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, File, Key};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, Sizes};
+use super::registry::REGISTERED;
 use super::tensor_file;
 
 static FILE: Key<Auto<File>> =
     Key::new("file", "filters of the model, a safetensors file", Auto(File, "from this very prompt"), None);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "qfilter",
     family: Family::Scorer,

@@ -9,17 +9,21 @@
 //! is read always, as here; in their evaluation script it competes. A page's bounds are taken when it is complete (its
 //! keys may be packed later) and weigh what one entry weighs.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::pages::{Pages, slots};
 use super::part::{LaneView, Part};
 use super::reader::{Choice, HeadReader, Reader, Setting, Sight};
+use super::registry::REGISTERED;
 use super::select::select;
 
 static PAGE: Key<Count> = Key::new("page", "entries of a page", Count(1, 4096), 16);
 pub(super) static DENSE: Key<Count> = Key::new("dense", "first layers that read everything", Count(0, 1024), 2);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "quest",
     family: Family::Reader,

@@ -4,16 +4,20 @@
 //! never changes between steps, on rewinding, or with what else is held. kvpress protects nothing, as here; with
 //! sinks and recent tokens protected the control is far stronger (`sinks=4,recent=16`).
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Choice, Count, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static SEED: Key<Count> = Key::new("seed", "which of the random orders", Count(0, u64::MAX), 0).spelled_out();
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 0);
 static RECENT: Key<Count> = Key::new("recent", "newest entries that always stay", Count(0, 1_000_000), 0);
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "random",
     family: Family::Scorer,

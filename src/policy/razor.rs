@@ -15,12 +15,15 @@
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::compensate::Compensate;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, OfBudget, SWITCH};
 use super::part::{LaneView, LayerView, Moment, Part, Rewriter, Schedule, Scorer, Scores};
 use super::razor_heads::{best, calibrate};
+use super::registry::REGISTERED;
 use super::window::recency;
 
 static ECHO: Key<OfBudget> =
@@ -34,6 +37,7 @@ static TOKENS: Key<Count> = Key::new("tokens", "random tokens that are read four
 static COMPENSATE: Key<Choice<bool>> = Key::new("compensate", "one token stands for all that left", SWITCH, true);
 static SEED: Key<Count> = Key::new("seed", "which random tokens", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "razor",
     family: Family::Budget,

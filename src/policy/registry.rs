@@ -1,90 +1,21 @@
-//! All policies, one line each.
+//! All policies. Each puts itself here from its own file: nothing else has to name it.
 
-use super::budget;
+use std::sync::LazyLock;
+
+use linkme::distributed_slice;
+
 use super::descriptor::Descriptor;
-use super::storage;
 
-/// In the order in which tables show them: the yardstick, recency, attention, keys, control; then what
-/// acts on those: budgets, wrappers; then readers, which evict nothing; then how what stays is stored; then layers that
-/// share.
-pub static POLICIES: &[&Descriptor] = &[
-    &super::full::POLICY,
-    &super::window::POLICY,
-    &super::streaming::POLICY,
-    &super::h2o::POLICY,
-    &super::observed::POLICY,
-    &super::scissorhands::POLICY,
-    &super::vatp::POLICY,
-    &super::keyformer::POLICY,
-    &super::tova::POLICY,
-    &super::snapkv::POLICY,
-    &super::taskkv::POLICY,
-    &super::finch::POLICY,
-    &super::dropkv::POLICY,
-    &super::expected::POLICY,
-    &super::cap::POLICY,
-    &super::noncausal::POLICY,
-    &super::compactor::POLICY,
-    &super::kvzip::POLICY,
-    &super::kvzap::POLICY,
-    &super::fastkvzip::POLICY,
-    &super::attentiongate::POLICY,
-    &super::kvcompose::POLICY,
-    &super::laq::POLICY,
-    &super::lookaheadkv::POLICY,
-    &super::oracle::POLICY,
-    &super::knorm::POLICY,
-    &super::vnorm::POLICY,
-    &super::keydiff::POLICY,
-    &super::qfilter::POLICY,
-    &super::lagkv::POLICY,
-    &super::cur::POLICY,
-    &super::leverage::POLICY,
-    &super::random::POLICY,
-    &super::scope::POLICY,
-    &budget::adakv::POLICY,
-    &budget::pyramid::POLICY,
-    &budget::squeeze::POLICY,
-    &budget::dynamickv::POLICY,
-    &budget::zigzag::POLICY,
-    &budget::headkv::POLICY,
-    &budget::lukv::POLICY,
-    &budget::perlayer::POLICY,
-    &super::simlayer::POLICY,
-    &super::fastgen::POLICY,
-    &super::duo::POLICY,
-    &super::razor::POLICY,
-    &super::criticalkv::POLICY,
-    &super::chunkkv::POLICY,
-    &super::entropychunkkv::POLICY,
-    &super::chunk::POLICY,
-    &super::block::POLICY,
-    &super::blockwise::POLICY,
-    &super::kvcrush::POLICY,
-    &super::fair::POLICY,
-    &super::protect::POLICY,
-    &super::decoding::POLICY,
-    &super::merge::POLICY,
-    &super::cam::POLICY,
-    &super::rerotate::POLICY,
-    &super::quest::POLICY,
-    &super::tidal::POLICY,
-    &super::magicpig::POLICY,
-    &super::actqkv::POLICY,
-    &super::predictor::POLICY,
-    &super::delta::POLICY,
-    &storage::kivi::POLICY,
-    &storage::zipcache::POLICY,
-    &storage::akvq::POLICY,
-    &storage::wkvquant::POLICY,
-    &storage::plain::INT8,
-    &storage::plain::INT4,
-    &storage::think::POLICY,
-    &super::tie::POLICY,
-    &super::kvsharer::POLICY,
-    &super::sharedattention::POLICY,
-    &super::echoatt::POLICY,
-];
+/// As the linker finds them.
+#[distributed_slice]
+pub static REGISTERED: [Descriptor];
+
+/// By family, then by name: the yardstick first.
+pub static POLICIES: LazyLock<Vec<&'static Descriptor>> = LazyLock::new(|| {
+    let mut policies: Vec<&Descriptor> = REGISTERED.iter().collect();
+    policies.sort_by_key(|policy| (policy.family, policy.name));
+    policies
+});
 
 pub fn find(name: &str) -> Option<&'static Descriptor> {
     POLICIES.iter().copied().find(|policy| policy.name == name)
@@ -114,7 +45,7 @@ mod tests {
 
     #[test]
     fn every_policy_runs_from_its_name_alone_and_accepts_its_own_defaults() {
-        for policy in POLICIES {
+        for policy in POLICIES.iter() {
             // a wrapper has nothing to act on alone, and nobody has a file by default
             let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
                 Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) => {

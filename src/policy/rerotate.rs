@@ -7,9 +7,13 @@
 //!
 //! Once, after the prompt: what a policy evicts later leaves a gap. `streaming:positions=cache` moves keys at every step.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::part::{LayerView, Moment, Part, Rewriter, Rewritten};
+use super::registry::REGISTERED;
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "rerotate",
     family: Family::Wrapper,

@@ -9,10 +9,13 @@
 //! code (OPT) tests against the 90th percentile instead of the average; VATP's copy takes the mean of the last 400
 //! rows. With grouped heads, counts of one kv head are averaged, not united.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, OfBudget, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 
 static WINDOW: Key<Count> = Key::new("window", "last rows that are counted", Count(1, 100_000), 400);
 static RECENT: Key<Count> = Key::new("recent", "newest entries that always stay", Count(0, 1_000_000), 10);
@@ -20,6 +23,7 @@ static DROP: Key<OfBudget> =
     Key::new("drop", "part of the budget that leaves at once when it is full", OfBudget, Amount::percent(50));
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "scissorhands",
     family: Family::Scorer,

@@ -11,9 +11,12 @@
 //! with a counter that runs once per layer, so that the number of layers L cancels out; `window` does not bound it.
 //! They select per query head on repeated keys.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 
 static MODE: Key<Choice<Mode>> = Key::new(
     "mode",
@@ -25,6 +28,7 @@ static WINDOW: Key<Count> = Key::new("window", "generated entries that `slide` k
 static RECENT: Key<Count> = Key::new("recent", "newest generated entries that stay", Count(1, 1_000_000), 256);
 static DELTA: Key<Count> = Key::new("delta", "steps in which one more entry may stay", Count(1, 1_000_000), 15);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "scope",
     family: Family::Scorer,

@@ -7,9 +7,12 @@
 //! saved here is memory: products for queries and keys are still taken with the other lanes' rows, and the map is
 //! computed again from the first layer's queries, bit for bit.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Domain, Key};
 use super::part::Part;
+use super::registry::REGISTERED;
 use super::sharing::{Lab, Shared, Sharing, Tried, What};
 use crate::cache::Wiring;
 
@@ -37,6 +40,7 @@ impl Domain for Spans {
 
 static SPAN: Key<Spans> = Key::new("span", "layers that use the map of the first of them", Spans, Vec::new());
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "sharedattention",
     family: Family::Sharing,

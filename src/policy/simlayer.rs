@@ -9,9 +9,12 @@
 //! sinks = 4, recent = 1024 (authors, kvpress). The threshold depends on the model: 0.9 (Llama 3, the default), 0.65
 //! (Llama 2), 0.8 (Mistral), 0.85 (Qwen); kvpress' default of 1 never evicts. One query decides, as in kvpress.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::registry::REGISTERED;
 use super::window::recency;
 
 static THRESHOLD: Key<Real> =
@@ -20,6 +23,7 @@ static SINKS: Key<Count> = Key::new("sinks", "first positions that a lazy layer 
 static RECENT: Key<Count> =
     Key::new("recent", "recent entries of a lazy layer, the next token's included", Count(2, 1_000_000), 1024);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "simlayer",
     family: Family::Budget,

@@ -10,10 +10,13 @@
 //! the budget is smaller than the window, the newest n entries stay. The authors select per query head on repeated
 //! keys, which can hold more than the uncompressed grouped cache; here one set per kv head.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Choice, Count, Key, Odd};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 
 pub(super) static WINDOW: Key<Auto<Count>> =
     Key::new("window", "last prompt queries that vote; their own entries stay", Auto(Count(1, 1_000_000), AUTO), None);
@@ -21,6 +24,7 @@ pub(super) static KERNEL: Key<Odd> = Key::new("kernel", "width of the pooling al
 pub(super) static POOL: Key<Choice<Pool>> =
     Key::new("pool", "how votes are pooled", Choice(&[("avg", Pool::Average), ("max", Pool::Maximum)]), Pool::Average);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "snapkv",
     family: Family::Scorer,

@@ -321,16 +321,19 @@ mod tests {
             (1u64..=100_000_000).prop_map(|n| format!("@{}.{:06}%", n / 1_000_000, n % 1_000_000)),
             (1u32..).prop_map(|n| format!("@{n}")),
         ];
-        (prop::sample::select(POLICIES), budget, any::<u8>(), any::<bool>()).prop_map(|(policy, budget, mask, flip)| {
-            let budget = if policy.budget.is_some() { budget } else { String::new() };
-            let chosen = policy.keys.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
-            let mut keys: Vec<String> = chosen.map(|(_, key)| format!("{}={}", key.name(), key.default())).collect();
-            if flip {
-                keys.reverse();
-            }
-            let colon = if keys.is_empty() { "" } else { ":" };
-            format!("{}{budget}{colon}{}", policy.name, keys.join(","))
-        })
+        (prop::sample::select(POLICIES.clone()), budget, any::<u8>(), any::<bool>()).prop_map(
+            |(policy, budget, mask, flip)| {
+                let budget = if policy.budget.is_some() { budget } else { String::new() };
+                let chosen = policy.keys.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
+                let mut keys: Vec<String> =
+                    chosen.map(|(_, key)| format!("{}={}", key.name(), key.default())).collect();
+                if flip {
+                    keys.reverse();
+                }
+                let colon = if keys.is_empty() { "" } else { ":" };
+                format!("{}{budget}{colon}{}", policy.name, keys.join(","))
+            },
+        )
     }
 
     proptest! {

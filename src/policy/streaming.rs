@@ -10,10 +10,13 @@
 
 use std::sync::Arc;
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, every};
 use super::part::{LayerView, Moment, Part, Rewriter, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 use super::rerotate::Slots;
 use super::window::recency;
 
@@ -26,6 +29,7 @@ static POSITIONS: Key<Choice<bool>> = Key::new(
 );
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "streaming",
     family: Family::Scorer,

@@ -11,10 +11,13 @@
 //! Heads become heterogeneous in the order of their distance, the nearest last, only while every other head still gets
 //! a quarter of an even budget: the paper's budgets are large enough not to meet that.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Auto, Count, Key, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores};
+use super::registry::REGISTERED;
 use super::select::select;
 use super::snapkv::Pool;
 
@@ -34,6 +37,7 @@ static RECENT: Key<Auto<Count>> = Key::new(
     None,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "taskkv",
     family: Family::Scorer,

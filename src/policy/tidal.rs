@@ -10,17 +10,21 @@
 //! or windows leave other entries in a later layer, those of the chosen that are there are read, and where `select` or
 //! `correct` is a layer with a window of its own, the next one without picks.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Count, Key};
 use super::part::{LaneView, Part};
 use super::reader::{Choice, HeadReader, Reader, Setting, Sight};
+use super::registry::REGISTERED;
 use super::select::select;
 
 static SELECT: Key<Count> =
     Key::new("select", "layer that picks first; those before it read everything", Count(0, 1024), 2);
 static CORRECT: Key<Count> = Key::new("correct", "layer that picks again; 0 for none", Count(0, 1024), 9);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "tidal",
     family: Family::Reader,

@@ -6,9 +6,12 @@
 //! are: the layer's queries meet keys of another layer. Key and value products are still taken, with the other lanes'
 //! rows; what is saved here is memory.
 
+use linkme::distributed_slice;
+
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Domain, Key};
 use super::part::Part;
+use super::registry::REGISTERED;
 use super::sharing::{Lab, Shared, Sharing, Tried, What};
 use crate::cache::Wiring;
 
@@ -35,6 +38,7 @@ impl Domain for Pairs {
 
 static MAP: Key<Pairs> = Key::new("map", "which layer reads which earlier one's cache", Pairs, Vec::new());
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "tie",
     family: Family::Sharing,

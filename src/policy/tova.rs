@@ -5,14 +5,18 @@
 //! kvpress forces the newest entry and acts once (`recent=1,every=prefill`). The default protects the newest, too:
 //! a token that has just been written cannot be judged by its own row.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static RECENT: Key<Count> = Key::new("recent", "newest entries that always stay", Count(0, 1_000_000), 1);
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "tova",
     family: Family::Scorer,

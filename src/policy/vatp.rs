@@ -5,16 +5,20 @@
 //! both exceed the budget, fewer sinks do. The highest scores fill the rest. The authors also put it on top of
 //! Scissorhands, mask instead of removing, and know one set per query head.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Count, Key, OfBudget, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores, group_mean};
+use super::registry::REGISTERED;
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 20);
 static RECENT: Key<OfBudget> =
     Key::new("recent", "part of the budget that belongs to the newest entries", OfBudget, Amount::percent(50));
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "vatp",
     family: Family::Scorer,

@@ -2,13 +2,17 @@
 //!
 //! s_t = ‖v_t‖₂, once after the prompt or at every step; nothing is protected.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family};
 use super::key::{Choice, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static EVERY: Key<Choice<Schedule>> = every(Schedule::AfterPrefill);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "vnorm",
     family: Family::Scorer,

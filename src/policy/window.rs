@@ -4,13 +4,17 @@
 //! (arXiv 2004.05150) band the mask during the prompt; here the prompt is read with dense attention and cut
 //! afterwards, which is another policy: rows of the prompt saw tokens that a banded mask hides.
 
+use linkme::distributed_slice;
+
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
 use super::key::{Choice, Key, every};
 use super::part::{LayerView, Moment, Part, Schedule, Scorer, Scores};
+use super::registry::REGISTERED;
 
 static EVERY: Key<Choice<Schedule>> = every(Schedule::EveryStep);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "window",
     family: Family::Scorer,

@@ -8,14 +8,18 @@
 //! norms of keys are not. kvpress masks what it drops and holds it still; here it leaves, and heads differ in length.
 //! The authors pool after the group mean and may rescale each head by its mass; kvpress does neither, as here.
 
+use linkme::distributed_slice;
+
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Key, Real};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::registry::REGISTERED;
 use crate::policy::select::{rank, select};
 use crate::policy::spec::PartSpec;
 
 static ALPHA: Key<Real> = Key::new("alpha", "part of an even budget that each head surely gets", Real(0.0, 1.0), 0.2);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "adakv",
     family: Family::Budget,

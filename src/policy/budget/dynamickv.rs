@@ -9,15 +9,19 @@
 //! layers = 4, most = 10: the authors'. Their scorer is SnapKV's with a window of 8: `dynamickv+snapkv:window=8`. They
 //! keep one set per query head on repeated keys, and round each number down; here the numbers add up.
 
+use linkme::distributed_slice;
+
 use super::{acting, apportion, no_empty};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Count, Key};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::registry::REGISTERED;
 use crate::policy::spec::PartSpec;
 
 static LAYERS: Key<Count> = Key::new("layers", "layers from one division to the next", Count(1, 10_000), 4);
 static MOST: Key<Count> = Key::new("most", "most that a layer keeps, in even budgets", Count(1, 1000), 10);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "dynamickv",
     family: Family::Budget,

@@ -17,11 +17,14 @@
 
 use std::path::{Path, PathBuf};
 
+use linkme::distributed_slice;
+
 use super::{acting, divide_heads};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Auto, Choice, Count, File, Key, Real};
 use crate::policy::needle::{Measure, Needle};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores, Sizes};
+use crate::policy::registry::REGISTERED;
 use crate::policy::spec::PartSpec;
 use crate::policy::tensor_file;
 
@@ -38,6 +41,7 @@ static RUNS: Key<Count> = Key::new("runs", "needles of the calibration, at even 
 static LENGTH: Key<Count> = Key::new("length", "tokens around each needle", Count(0, 1_000_000), 256);
 static SEED: Key<Count> = Key::new("seed", "which needles", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "headkv",
     family: Family::Budget,

@@ -10,16 +10,20 @@
 
 use std::path::PathBuf;
 
+use linkme::distributed_slice;
+
 use super::{acting, divide_heads};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Auto, File, Key};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores, Sizes};
+use crate::policy::registry::REGISTERED;
 use crate::policy::spec::PartSpec;
 use crate::policy::tensor_file;
 
 static FILE: Key<Auto<File>> =
     Key::new("file", "safetensors file with the curves", Auto(File, "none: the policy is refused"), None);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "lukv",
     family: Family::Budget,

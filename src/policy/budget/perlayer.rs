@@ -6,14 +6,18 @@
 //! largest remainders. kvpress' PerLayerCompressionPress takes absolute shares, one for each layer: those are weights
 //! too, if their mean is written as the budget.
 
+use linkme::distributed_slice;
+
 use super::{acting, divide};
 use crate::policy::descriptor::{Descriptor, Family};
 use crate::policy::key::{Domain, Key};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::registry::REGISTERED;
 use crate::policy::spec::PartSpec;
 
 static KEEP: Key<Weights> = Key::new("keep", "weights of the layers, from first to last", Weights, Vec::new());
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "perlayer",
     family: Family::Budget,

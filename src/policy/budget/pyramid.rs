@@ -10,14 +10,18 @@
 //! count every layer of the model, those with a sliding window of their own too, so that on such models the mean
 //! over the layers that do evict is not n.
 
+use linkme::distributed_slice;
+
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Count, Key};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::registry::REGISTERED;
 use crate::policy::spec::PartSpec;
 
 static BETA: Key<Count> =
     Key::new("beta", "how steep: the last layer gets 1/beta of an even budget", Count(1, 1000), 20);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "pyramid",
     family: Family::Budget,

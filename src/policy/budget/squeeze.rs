@@ -9,15 +9,19 @@
 //! the sorted cosines can be tried, where the authors' code starts k-means at random. Fewer than three different
 //! cosines make fewer clusters; with one, all stay even. Layers that policies leave alone are not clustered.
 
+use linkme::distributed_slice;
+
 use super::{acting, divide};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Key, Real};
 use crate::policy::part::{Allocator, Divide, Level, Part, Scores};
+use crate::policy::registry::REGISTERED;
 use crate::policy::spec::PartSpec;
 
 static P: Key<Real> =
     Key::new("p", "part of an even budget that the layers get which change least", Real(0.0, 1.0), 0.35);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "squeeze",
     family: Family::Budget,

@@ -5,10 +5,13 @@
 //! `by=count`: the least number of entries that hold `mass` of a row, which is the paper's idea of a layer's uncertainty
 //! (read from a summary: its exact constants are not confirmed). What a layer cannot hold goes to the others.
 
+use linkme::distributed_slice;
+
 use super::{acting, divide};
 use crate::policy::descriptor::{Descriptor, Family, Paper};
 use crate::policy::key::{Auto, Choice, Count, Key, Real};
 use crate::policy::part::{Allocator, Divide, LayerView, Level, Part, Scores};
+use crate::policy::registry::REGISTERED;
 use crate::policy::snapkv::{AUTO, voters};
 use crate::policy::spec::PartSpec;
 
@@ -18,6 +21,7 @@ static MASS: Key<Real> = Key::new("mass", "part of a row that `count` has to hol
 static WINDOW: Key<Auto<Count>> =
     Key::new("window", "last prompt queries that are measured", Auto(Count(1, 1_000_000), AUTO), None);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "zigzag",
     family: Family::Budget,

@@ -10,11 +10,14 @@
 //! leaves it away. The paper's code is not public: the threshold, groups of 32 channels and the newest 32 tokens, which
 //! stay exact, are our choice.
 
+use linkme::distributed_slice;
+
 use super::super::descriptor::{Descriptor, Family, Paper};
 use super::super::key::{Choice, Count, Key, Real, SWITCH};
 use super::super::part::{LayerView, Moment, Part};
 use super::{BITS, Storage, all_but};
 use crate::cache::{Groups, Packing, Quantization, Smoothing};
+use crate::policy::registry::REGISTERED;
 
 static HIGH: Key<Choice<u8>> = Key::new("high", "bits of pivot tokens", BITS, 4);
 static LOW: Key<Choice<u8>> = Key::new("low", "bits of the others", BITS, 2);
@@ -23,6 +26,7 @@ static WHT: Key<Choice<bool>> = Key::new("wht", "spread channels by a Walsh-Hada
 static GROUP: Key<Count> = super::group(32);
 static RESIDUAL: Key<Count> = super::residual(32);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "akvq",
     family: Family::Quantizer,

@@ -7,11 +7,14 @@
 //! bits + 32/g per element beyond the residual. Behind an evictor, T is what the evictor left, and a group of keys keeps
 //! its scales as long as one of its tokens stays.
 
+use linkme::distributed_slice;
+
 use super::super::descriptor::{Descriptor, Family, Paper};
 use super::super::key::{Choice, Count, Key};
 use super::super::part::{LayerView, Moment, Part};
 use super::{BITS, Storage, held, plain};
 use crate::cache::{Code, Groups, Pack, Packing};
+use crate::policy::registry::REGISTERED;
 
 static WIDTH: Key<Choice<u8>> = Key::new("bits", "of a code", BITS, 2);
 static GROUP: Key<Count> = super::group(32);
@@ -22,6 +25,7 @@ static RESIDUAL: Key<Count> = Key::new(
     128,
 );
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "kivi",
     family: Family::Quantizer,

@@ -3,16 +3,20 @@
 //! Asymmetric, per token: g channels of one token share scale and zero point. Every entry is packed once the pass that
 //! wrote it is over, except for the newest `residual`.
 
+use linkme::distributed_slice;
+
 use super::super::descriptor::{Descriptor, Family};
 use super::super::key::{Count, Key};
 use super::super::part::{LayerView, Moment, Part};
 use super::super::spec::PartSpec;
 use super::{Storage, all_but, plain};
 use crate::cache::{Groups, Packing, Quantization};
+use crate::policy::registry::REGISTERED;
 
 static GROUP: Key<Count> = super::group(64);
 static RESIDUAL: Key<Count> = super::residual(0);
 
+#[distributed_slice(REGISTERED)]
 pub static INT8: Descriptor = Descriptor {
     name: "int8",
     family: Family::Quantizer,
@@ -23,6 +27,7 @@ pub static INT8: Descriptor = Descriptor {
     build: |spec| build(8, spec),
 };
 
+#[distributed_slice(REGISTERED)]
 pub static INT4: Descriptor = Descriptor {
     name: "int4",
     family: Family::Quantizer,

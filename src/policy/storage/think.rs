@@ -6,17 +6,21 @@
 //! `recent` newest keys and those of generated tokens keep all channels, as in the authors' code, which runs it after
 //! SnapKV (`snapkv@50%+think`). kvpress' ThinKPress is `recent=0`; its "ratio" counts keys and values and is λ/2.
 
+use linkme::distributed_slice;
+
 use super::super::descriptor::{Descriptor, Family, Paper};
 use super::super::key::{Count, Key, Real};
 use super::super::part::{LayerView, Moment, Part};
 use super::{Storage, held};
 use crate::cache::{Code, Pack, Packing};
+use crate::policy::registry::REGISTERED;
 
 static RATIO: Key<Real> = Key::new("ratio", "share of the key channels that leave", Real(0.0, 1.0), 0.4);
 static WINDOW: Key<Count> = Key::new("window", "last prompt queries that score channels", Count(1, 1_000_000), 32);
 static RECENT: Key<Count> =
     Key::new("recent", "newest keys of the prompt that keep all channels", Count(0, 1_000_000), 32);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "think",
     family: Family::Channels,

@@ -5,15 +5,19 @@
 //! half the range of the channel over the prompt, which is why the name says "uncalibrated". Dynamic: 128 channels of
 //! one token share scale and zero point (all channels of a narrower head). 4 bit. Weights are left alone.
 
+use linkme::distributed_slice;
+
 use super::super::descriptor::{Descriptor, Family, Paper};
 use super::super::key::{Choice, Count, Key};
 use super::super::part::{LayerView, Moment, Part};
 use super::{BITS, Storage, all_but};
 use crate::cache::{Groups, Packing, Quantization, Smoothing};
+use crate::policy::registry::REGISTERED;
 
 static WIDTH: Key<Choice<u8>> = Key::new("bits", "of a code", BITS, 4);
 static GROUP: Key<Count> = super::group(128);
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "wkvquant",
     family: Family::Quantizer,

@@ -10,6 +10,7 @@
 //! Their code draws other probes in every run, and its tokens share a scale over all kv heads; here a seed is given and
 //! every kv head has its own.
 
+use linkme::distributed_slice;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,6 +19,7 @@ use super::super::key::{Choice, Count, Key, Real};
 use super::super::part::{LayerView, Moment, Part};
 use super::{BITS, Storage};
 use crate::cache::{Code, Groups, Pack, Packing, Quantization, Smoothing};
+use crate::policy::registry::REGISTERED;
 
 static HIGH: Key<Choice<u8>> = Key::new("high", "bits of salient tokens", BITS, 4);
 static LOW: Key<Choice<u8>> = Key::new("low", "bits of the others", BITS, 2);
@@ -33,6 +35,7 @@ static DIVIDE: Key<Choice<Divide>> = Key::new(
 );
 static SEED: Key<Count> = Key::new("seed", "of the drawn queries", Count(0, u64::MAX), 0).spelled_out();
 
+#[distributed_slice(REGISTERED)]
 pub static POLICY: Descriptor = Descriptor {
     name: "zipcache",
     family: Family::Quantizer,
