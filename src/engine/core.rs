@@ -320,6 +320,9 @@ impl Core {
         pass.next_sublayer = to;
         for index in from..to {
             self.decoder.sublayer(&mut *self.backend, index);
+            if index % 2 == 0 {
+                self.note_inputs(index / 2)?;
+            }
         }
         if to < total {
             self.backend.run()?;

@@ -1,10 +1,12 @@
-//! Which entries the last rows of a lane attended to above average, for policies that count such rows.
+//! Which entries the last rows of a lane attended to above average, for policies that count such rows; and, beside
+//! them, what its attentions were last given.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::inputs::RecentInputs;
 use crate::backend::{Backend, CacheId, Result};
 use crate::model::decoder::Decoder;
 use crate::simd::vectorized;
@@ -17,6 +19,7 @@ const ROWS: u32 = 64;
 pub struct History {
     rows: VecDeque<Arc<Row>>,
     most: usize,
+    pub inputs: RecentInputs,
 }
 
 /// Positions that received at least 1 / (slots seen), as bit sets [layer · H + head][words].
@@ -113,11 +116,13 @@ impl History {
             let bits = heads.iter().flat_map(|bits| &bits[row * words..(row + 1) * words]).copied().collect();
             Arc::new(Row { bits, words })
         };
-        Ok(Self { rows: (0..(prompt - first) as usize).map(row).collect(), most })
+        let rows = (0..(prompt - first) as usize).map(row).collect();
+        Ok(Self { rows, most, inputs: RecentInputs::default() })
     }
 
     /// Adds the newest row of `cache`, whose text has `positions` tokens.
     pub fn push(&mut self, backend: &dyn Backend, decoder: &Decoder, cache: CacheId, positions: usize) {
+        self.inputs.push();
         if self.most == 0 {
             return;
         }
@@ -144,7 +149,7 @@ impl History {
 
     /// Bytes of the rows.
     pub fn bytes(&self) -> u64 {
-        self.rows.iter().map(|row| row.bits.len() as u64 * 8).sum()
+        self.rows.iter().map(|row| row.bits.len() as u64 * 8).sum::<u64>() + self.inputs.bytes()
     }
 }
 
@@ -165,7 +170,7 @@ mod tests {
             row(&[0, 1, 68], &[0.2, 0.2, 0.6]),
             row(&[0, 1, 68, 69], &[0.3, 0.1, 0.3, 0.3]),
         ];
-        let history = History { rows: rows.into_iter().collect(), most: 3 };
+        let history = History { rows: rows.into_iter().collect(), most: 3, ..History::default() };
         assert_eq!(history.counts(1, &[0, 1, 68, 69], 3), [2, 1, 2, 1]);
         assert_eq!(history.counts(1, &[0, 68], 1), [1, 1]);
         assert_eq!(history.counts(0, &[0, 500], 3), [0, 0]);

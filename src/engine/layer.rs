@@ -113,6 +113,11 @@ impl LayerView for LayerCaches<'_> {
         self.about.facts.inputs.get(self.attention.layer).map_or(&[], Vec::as_slice)
     }
 
+    fn input(&self, position: u32) -> Option<&[f32]> {
+        let Rows::Newest(history) = self.about.rows else { return None };
+        history.inputs.of(self.attention.layer, self.newest().checked_sub(position)? as usize)
+    }
+
     fn offsets(&self, kv_head: usize) -> &[f32] {
         self.about.backend.offsets(self.about.cache, self.attention.layer, kv_head)
     }

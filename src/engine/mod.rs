@@ -10,6 +10,7 @@ mod export;
 mod facts;
 pub mod frame;
 mod history;
+mod inputs;
 mod lab;
 mod lane;
 mod layer;

@@ -180,7 +180,8 @@ impl Core {
             decisions = self.decide(&spec.policy, 0, cache, 0)?;
         }
         let marks = self.facts.marks.take().filter(|_| spec.policy.acts_in_decode());
-        let history = marks.map(|(_, marks)| marks).unwrap_or_default();
+        let mut history = marks.map(|(_, marks)| marks).unwrap_or_default();
+        history.inputs = self.recent_inputs(&spec.policy);
         let mut verdicts = Verdicts::new();
         let held = verdict::held(&decisions, &*self.backend, cache);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
@@ -276,7 +277,8 @@ impl Core {
             }
         }
         let counts_on = policy.acts_in_decode();
-        let history = if counts_on { self.prompt_history(policy, cache)? } else { History::default() };
+        let mut history = if counts_on { self.prompt_history(policy, cache)? } else { History::default() };
+        history.inputs = self.recent_inputs(policy);
         self.backend.set_sparse(cache, None);
         // While the queries kept are this lane's.
         self.evict(policy, 0, cache, 0, &mut verdicts)?;

@@ -252,6 +252,11 @@ impl Policy {
         self.evictors.iter().any(|e| e.needs_inputs())
     }
 
+    /// Newest positions of which it is asked after a step what each attention was given.
+    pub fn recent_inputs(&self) -> usize {
+        self.evictors.iter().map(|e| e.recent_inputs()).max().unwrap_or(0)
+    }
+
     /// Rows of the past in which what each slot received must be remembered.
     pub fn history(&self) -> usize {
         self.evictors.iter().map(|e| e.history()).max().unwrap_or(0)

@@ -47,6 +47,7 @@ impl Evictor {
         amount: Option<Amount>,
         wrappers: Vec<Wrapper>,
     ) -> Result<Self, Wrong> {
+        let amount = amount.filter(|_| !scorer.sizes_itself());
         let schedule = scorer.schedule();
         let rewriter = scorer.rewriter();
         // what was claimed: layers, heads, refining, choosing, the schedule, rewriting
@@ -167,6 +168,10 @@ impl Evictor {
 
     pub fn needs_inputs(&self) -> bool {
         self.scorer.needs_inputs()
+    }
+
+    pub fn recent_inputs(&self) -> usize {
+        self.scorer.recent_inputs()
     }
 
     pub fn history(&self) -> usize {

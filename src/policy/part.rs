@@ -171,6 +171,14 @@ pub trait Scorer: Send + Sync {
     fn needs_inputs(&self) -> bool {
         false
     }
+    /// The scorer says itself how much stays: it has no budget.
+    fn sizes_itself(&self) -> bool {
+        false
+    }
+    /// So many of the newest positions will be asked for with [`LayerView::input`] after a step.
+    fn recent_inputs(&self) -> usize {
+        0
+    }
     /// Rows of the past that [`LayerView::above_average`] will be asked about.
     fn history(&self) -> usize {
         0

@@ -82,6 +82,10 @@ impl Scorer for Protect {
         self.scorer.needs_inputs()
     }
 
+    fn recent_inputs(&self) -> usize {
+        self.scorer.recent_inputs()
+    }
+
     fn history(&self) -> usize {
         self.scorer.history()
     }

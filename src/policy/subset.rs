@@ -99,6 +99,9 @@ impl LayerView for Subset<'_> {
     fn inputs(&self) -> &[f32] {
         self.whole.inputs()
     }
+    fn input(&self, position: u32) -> Option<&[f32]> {
+        self.whole.input(position)
+    }
     fn offsets(&self, kv_head: usize) -> &[f32] {
         self.offsets[kv_head].get_or_init(|| match self.whole.offsets(kv_head) {
             [] => Vec::new(),

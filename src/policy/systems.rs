@@ -52,10 +52,7 @@ pub static SYSTEMS: &[System] = &[
     out("SinkLoRA", "shifted attention for fine-tuning"),
     out("SCCA, SDA", "shifted cross-chunk attention for fine-tuning"),
     out("RestoreKV", "KVzip with learned tokens that stay in the cache; no weights are published for the models here"),
-    out(
-        "DMS",
-        "trains the model to evict; its rule without training, a threshold after a delay, is `kvzap:threshold` after the prompt",
-    ),
+    out("DMS", "trains the model to evict; its rule without training, a threshold after a delay, is `kvzap:threshold`"),
     view(
         "LESS",
         "attnscope compare",

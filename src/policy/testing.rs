@@ -348,8 +348,13 @@ impl LayerView for Layer {
         }
         hits
     }
+    /// Of what was read so far.
     fn inputs(&self) -> &[f32] {
-        &self.inputs
+        &self.inputs[..self.inputs.len() / self.attention[0].len().isqrt() * (self.newest as usize + 1)]
+    }
+    fn input(&self, position: u32) -> Option<&[f32]> {
+        let hidden = self.inputs.len() / self.attention[0].len().isqrt();
+        self.inputs().get(position as usize * hidden..(position as usize + 1) * hidden)
     }
     fn offsets(&self, kv_head: usize) -> &[f32] {
         self.offsets.get(kv_head).map_or(&[], |offsets| offsets.as_slice())

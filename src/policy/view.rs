@@ -65,6 +65,9 @@ pub trait LayerView {
     /// What the layer's attention was given at every position of the prompt, its norm applied [P, hidden]. After the
     /// prompt, and only where [`Scorer::needs_inputs`](super::part::Scorer::needs_inputs) says so; else empty.
     fn inputs(&self) -> &[f32];
+    /// What it was given at `position` [hidden]. After a step, as far back as
+    /// [`Scorer::recent_inputs`](super::part::Scorer::recent_inputs) asks for; else `None`.
+    fn input(&self, position: u32) -> Option<&[f32]>;
     /// What is added to every logit on the held slots, nats [n]; empty where nothing is.
     fn offsets(&self, kv_head: usize) -> &[f32];
     /// Queries of head `head` at positions `rows` after rope (and after QK-norm) [rows, D]. After the prompt only.

@@ -224,6 +224,48 @@ fn gates_rate_what_each_layers_attention_is_given() {
     }
 }
 
+/// Only the last layer lets anything go, so that no other layer's inputs depend on it.
+#[test]
+fn generated_tokens_are_judged_by_what_the_attention_was_given_when_they_came() {
+    let folder = dir().join("tiny/llama3_rope");
+    let model = Model::open(&folder).unwrap();
+    let file = Tensors::open(&folder.join("model.safetensors"));
+    let prompt: Vec<u32> = (0..30).map(|i| (i * i * 17 + i * 5 + 3) % 320).collect();
+    let mut random = ChaCha8Rng::seed_from_u64(13);
+    let gates: Named = (0..LAYERS)
+        .flat_map(|layer| {
+            let weight: Vec<f32> = (0..2 * HIDDEN).map(|_| random.random_range(-1.0..1.0)).collect();
+            let bias = if layer + 1 < LAYERS { 500.0 } else { 0.0 };
+            let name = |part: &str| format!("layers.{layer}.{part}");
+            [(name("weight"), vec![2, HIDDEN], weight), (name("bias"), vec![2], vec![bias; 2])]
+        })
+        .collect();
+    let written = written(&gates);
+    let spec = format!("kvzap:file={},threshold=0,recent=4", written.path().display());
+    let mut core = core(&model, Precision::F32, &["full", &spec, "h2o@20%"]);
+    let first = core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap().unwrap();
+    let frames: Vec<_> = std::iter::once(first).chain((0..16).map(|_| core.step().unwrap())).collect();
+    let all: Vec<u32> = prompt.iter().chain(&core.lanes()[1].fed).copied().collect();
+    let plain = drawn(LAYERS, [HIDDEN, HEADS * DIM, HEADS / GROUP * DIM, FF], 0.0);
+    let (_, inputs) = slow(&file, &plain, &all, core.turns(0));
+    let weight: Vec<f64> = gates[2 * (LAYERS - 1)].2.iter().map(|x| *x as f64).collect();
+    for g in 0..2 {
+        let scores: Vec<f64> = inputs[LAYERS - 1].iter().map(|x| product(&weight, x)[g]).collect();
+        assert!(scores.iter().all(|score| score.abs() > 1e-4), "no score on the threshold");
+        for (frame, newest) in frames.iter().zip(29u32..) {
+            let stays = |p: &u32| scores[*p as usize] >= 0.0 || p + 4 > newest;
+            let kept = frame.lanes[1].kept.list(LAYERS - 1, g);
+            assert_eq!(kept, (0..=newest).filter(stays).collect::<Vec<_>>(), "at {newest}");
+            assert_eq!(frame.lanes[1].kept.list(0, g).len(), newest as usize + 1);
+        }
+        assert!((30..42).any(|t| scores[t] < 0.0), "some generated token leaves");
+    }
+    core.rewind(3).unwrap();
+    for before in &frames[4..] {
+        assert_eq!(format!("{:?}", core.step().unwrap().lanes), format!("{:?}", before.lanes));
+    }
+}
+
 /// Packed gate and up projections have to be taken apart for it; B = 0 then changes nothing but roundings.
 #[test]
 fn a_change_of_nothing_changes_nothing_of_a_quantised_model() {
