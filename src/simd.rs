@@ -94,6 +94,7 @@ pub fn exp(x: f32) -> f32 {
 
 /// ln x to about one unit in the last place for positive, not subnormal x (coefficients: Cephes `logf`).
 #[inline(always)]
+#[allow(clippy::excessive_precision)]
 pub fn ln(x: f32) -> f32 {
     let bits = x.to_bits();
     let m = f32::from_bits((bits & 0x007F_FFFF) | 0x3F80_0000);

@@ -13,30 +13,28 @@ use super::simd::{Cell, prefetch};
 /// How far ahead keys and values are asked for, bytes.
 const AHEAD: usize = 4096;
 
-/// Raw scores of M queries [M, D] (contiguous) against N key tiles: out[m][n·16 + j] = q_m · k_(16n+j).
+/// Raw scores of M queries [M, D] (contiguous) against one key tile: out[m][j] = q_m · k_j. One tile at a time: keys then
+/// come as one stream, which is fetched ahead best, and the sums stay in registers.
 #[inline(always)]
-fn tiles<T: Cell, const M: usize, const N: usize>(queries: &[f32], dim: usize, keys: &[T]) -> [[[f32; TILE]; N]; M] {
-    assert!(queries.len() >= M * dim && keys.len() >= N * dim * TILE);
-    let mut acc = [[[0.0f32; TILE]; N]; M];
-    let tile_bytes = dim * TILE * size_of::<T>();
+fn tile<T: Cell, const M: usize>(queries: &[f32], dim: usize, keys: &[T]) -> [[f32; TILE]; M] {
+    assert!(queries.len() >= M * dim && keys.len() >= dim * TILE);
+    let mut acc = [[0.0f32; TILE]; M];
     for c in 0..dim {
-        for n in 0..N {
-            let at = n * tile_bytes + c * TILE * size_of::<T>();
-            if at.is_multiple_of(64) {
-                prefetch(keys, at + AHEAD);
-            }
-            // SAFETY: n < N, c < dim and the lengths were checked above.
-            let k: &[T] = unsafe { keys.get_unchecked((n * dim + c) * TILE..(n * dim + c) * TILE + TILE) };
-            let mut key = [0.0; TILE];
+        let at = c * TILE * size_of::<T>();
+        if at.is_multiple_of(64) {
+            prefetch(keys, at + AHEAD);
+        }
+        // SAFETY: c < dim and the lengths were checked above.
+        let k: &[T] = unsafe { keys.get_unchecked(c * TILE..c * TILE + TILE) };
+        let mut key = [0.0; TILE];
+        for j in 0..TILE {
+            key[j] = k[j].get();
+        }
+        for m in 0..M {
+            // SAFETY: as above.
+            let q = unsafe { *queries.get_unchecked(m * dim + c) };
             for j in 0..TILE {
-                key[j] = k[j].get();
-            }
-            for m in 0..M {
-                // SAFETY: as above.
-                let q = unsafe { *queries.get_unchecked(m * dim + c) };
-                for j in 0..TILE {
-                    acc[m][n][j] = q.mul_add(key[j], acc[m][n][j]);
-                }
+                acc[m][j] = q.mul_add(key[j], acc[m][j]);
             }
         }
     }
@@ -46,9 +44,9 @@ fn tiles<T: Cell, const M: usize, const N: usize>(queries: &[f32], dim: usize, k
 /// Queries that share one walk over the keys and values.
 pub const BLOCK: usize = 6;
 
-/// Raw scores of M queries over key tiles `tiles`, N tiles at a time; `put(first + query, tile, scores)`.
+/// Raw scores of M queries over key tiles `tiles`; `put(first + query, tile, scores)`.
 #[inline(always)]
-fn walk<T: Cell, const M: usize, const N: usize>(
+fn walk<T: Cell, const M: usize>(
     queries: &[f32],
     dim: usize,
     keys: &[T],
@@ -56,22 +54,11 @@ fn walk<T: Cell, const M: usize, const N: usize>(
     first: usize,
     put: &mut impl FnMut(usize, usize, &[f32; TILE]),
 ) {
-    let mut tile = tiles.start;
-    while tile + N <= tiles.end {
-        let s = self::tiles::<T, M, N>(queries, dim, &keys[tile * dim * TILE..]);
-        for (m, row) in s.iter().enumerate() {
-            for (n, values) in row.iter().enumerate() {
-                put(first + m, tile + n, values);
-            }
-        }
-        tile += N;
-    }
-    while tile < tiles.end {
-        let s = self::tiles::<T, M, 1>(queries, dim, &keys[tile * dim * TILE..]);
-        for (m, [values]) in s.iter().enumerate() {
+    for tile in tiles {
+        let s = self::tile::<T, M>(queries, dim, &keys[tile * dim * TILE..]);
+        for (m, values) in s.iter().enumerate() {
             put(first + m, tile, values);
         }
-        tile += 1;
     }
 }
 
@@ -89,11 +76,11 @@ pub fn scores<T: Cell>(
     while first < count {
         let (queries, tiles) = (&queries[first * dim..], tiles.clone());
         first += match count - first {
-            1 => (walk::<T, 1, 4>(queries, dim, &cells.keys, tiles, first, &mut put), 1).1,
-            2 => (walk::<T, 2, 2>(queries, dim, &cells.keys, tiles, first, &mut put), 2).1,
-            3 => (walk::<T, 3, 2>(queries, dim, &cells.keys, tiles, first, &mut put), 3).1,
-            4 | 5 => (walk::<T, 4, 1>(queries, dim, &cells.keys, tiles, first, &mut put), 4).1,
-            _ => (walk::<T, BLOCK, 1>(queries, dim, &cells.keys, tiles, first, &mut put), BLOCK).1,
+            1 => (walk::<T, 1>(queries, dim, &cells.keys, tiles, first, &mut put), 1).1,
+            2 => (walk::<T, 2>(queries, dim, &cells.keys, tiles, first, &mut put), 2).1,
+            3 => (walk::<T, 3>(queries, dim, &cells.keys, tiles, first, &mut put), 3).1,
+            4 | 5 => (walk::<T, 4>(queries, dim, &cells.keys, tiles, first, &mut put), 4).1,
+            _ => (walk::<T, BLOCK>(queries, dim, &cells.keys, tiles, first, &mut put), BLOCK).1,
         };
     }
 }
@@ -180,9 +167,9 @@ pub fn weigh<'a, T: Cell>(
         let p = |m: usize| row(first + m);
         first += match count - first {
             1 => (weigh_rows::<T, 1, 64>(&[p(0)], values, dim, channels, slots, sums), 1).1,
-            2 => (weigh_rows::<T, 2, 32>(&[p(0), p(1)], values, dim, channels, slots, sums), 2).1,
-            3 => (weigh_rows::<T, 3, 32>(&[p(0), p(1), p(2)], values, dim, channels, slots, sums), 3).1,
-            4 | 5 => (weigh_rows::<T, 4, 16>(&std::array::from_fn(p), values, dim, channels, slots, sums), 4).1,
+            2 => (weigh_rows::<T, 2, 64>(&[p(0), p(1)], values, dim, channels, slots, sums), 2).1,
+            3 => (weigh_rows::<T, 3, 64>(&[p(0), p(1), p(2)], values, dim, channels, slots, sums), 3).1,
+            4 | 5 => (weigh_rows::<T, 4, 64>(&std::array::from_fn(p), values, dim, channels, slots, sums), 4).1,
             _ => (weigh_rows::<T, BLOCK, 16>(&std::array::from_fn(p), values, dim, channels, slots, sums), BLOCK).1,
         };
     }

@@ -149,10 +149,11 @@ pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: 
 /// out [rows, H·D] = probabilities · values. One item per kv head and span of channels.
 pub fn weigh_values(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: Buf, out: Buf) {
     let (d, g, group) = (exec.dim, exec.kv_heads, exec.heads / exec.kv_heads);
-    // A span is a line or two of 64 bytes in the narrowest cache.
-    let span = if d > 64 { 64 } else { 32 };
-    let spans = d.div_ceil(span);
     let runs = runs(exec);
+    // A span is two lines of 64 bytes in the narrowest cache, which come together; one, where else threads would idle.
+    let plenty = runs.len() * g * d.div_ceil(64) >= 4 * items.threads();
+    let span = if plenty || d > 64 { 64 } else { 32 };
+    let spans = d.div_ceil(span);
     let (mut sums, mut wide) = (vec![0.0; group * span], Cells::default());
     items.each(runs.len() * g * spans, 1, |item| {
         let (run, kv) = (runs[item / (g * spans)], item / spans % g);

@@ -72,6 +72,12 @@ pub struct Share<'a> {
     done: &'a AtomicUsize,
 }
 
+impl Share<'_> {
+    pub fn threads(&self) -> usize {
+        self.claimed.len()
+    }
+}
+
 impl Shares {
     pub fn new(operations: usize, threads: usize) -> Self {
         Self { threads, counts: (0..operations * (threads + 1)).map(|_| AtomicUsize::new(0)).collect() }

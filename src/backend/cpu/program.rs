@@ -210,6 +210,10 @@ impl<'a> Items<'a> {
         Self { worker, share }
     }
 
+    pub fn threads(&self) -> usize {
+        self.share.threads()
+    }
+
     /// Hands out `0..n` in pieces of `grain`; returns when all are done, by whomever.
     #[inline(always)]
     pub fn each(&self, n: usize, grain: usize, mut work: impl FnMut(usize)) {
