@@ -143,6 +143,10 @@ fn weigh_rows<T: Cell, const M: usize, const C: usize>(
         weigh_channels::<T, M, C>(p, values, dim, c, slots.clone(), sums, width, base);
         c += C;
     }
+    while C > 32 && c + 32 <= channels.end {
+        weigh_channels::<T, M, 32>(p, values, dim, c, slots.clone(), sums, width, base);
+        c += 32;
+    }
     for c in c..channels.end {
         weigh_channels::<T, M, 1>(p, values, dim, c, slots.clone(), sums, width, base);
     }
