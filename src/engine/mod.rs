@@ -10,6 +10,7 @@ mod export;
 mod facts;
 pub mod frame;
 mod history;
+mod judge;
 mod lab;
 mod lane;
 mod maps;
@@ -29,7 +30,9 @@ mod view;
 
 pub use self::core::{Core, Pause};
 pub use error::EngineError;
+pub use judge::is_oracle;
 pub use lane::{Lane, LaneSpec};
 pub use open::{Options, Precision, open};
+pub use regret::REGRET_ABOVE;
 pub use sampler::Sampler;
 pub use thread::{EngineHandle, Start};
