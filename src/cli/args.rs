@@ -12,6 +12,7 @@ use crate::policy::{Policy, SpecError};
 use crate::probe::prompt_span::SpanAsk;
 
 use super::exit::{NoDevice, Usage};
+use super::prompt::Prompt;
 
 /// Which model, where it runs, and in which numbers.
 #[derive(Debug, Clone, Args)]
@@ -74,7 +75,8 @@ pub struct LaneArgs {
 #[command(next_help_heading = "Judging")]
 pub struct JudgeArgs {
     /// A part of the prompt to follow: NAME=FROM..TO in token positions, NAME=TEXT, or NAME=TEXT..TEXT (from where the
-    /// first begins to where the second does); repeatable [default: the roles of a chat; document and question]
+    /// first begins to where the second does); repeatable ; beside the roles
+    /// of a chat, or document and question
     #[arg(long = "span", value_name = "NAME=PLACE")]
     pub spans: Vec<SpanAsk>,
     /// Report evicted entries that lane 0 gives more than this probability later
@@ -167,11 +169,16 @@ impl LaneArgs {
 }
 
 impl JudgeArgs {
-    /// Tells the engine, before it reads `ids`; fails with a span that is not in them.
-    pub fn tell(&self, core: &mut Core, ids: &[u32]) -> Result<(), EngineError> {
+    /// Tells the engine, before it reads `ids`, the tokens of `prompt`; fails with a span that is not in them. What a
+    /// sample's answer depends on is a span, too.
+    pub fn tell(&self, core: &mut Core, prompt: &Prompt, ids: &[u32]) -> Result<(), EngineError> {
         core.regret_above = self.regret_above;
         core.set_spans(self.spans.clone());
-        core.check_spans(ids)
+        core.check_spans(ids)?;
+        let needle = prompt.sample().and_then(|sample| sample.header.needle.as_ref());
+        let needle = needle.map(|words| SpanAsk::words("needle", words));
+        core.set_spans(self.spans.iter().cloned().chain(needle).collect());
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ const ORACLE: &str = "oracle";
 /// What the user wants to have judged.
 #[derive(Debug, Clone, Default)]
 pub struct Judged {
-    /// Instead of the spans that the rule finds.
+    /// Beside the spans that the rule finds.
     pub asked: Vec<SpanAsk>,
     /// Of the prompt that was read last.
     pub spans: Arc<[PromptSpan]>,
@@ -59,14 +59,15 @@ impl Core {
         Ok(())
     }
 
-    /// Those asked for, or else those that the rule finds.
+    /// Those asked for, then those that the rule finds under other names.
     pub(super) fn find_spans(&self, ids: &[u32]) -> Arc<[PromptSpan]> {
         let text = self.text_of(ids);
         let found = |ask: &SpanAsk| ask.find(text.as_ref(), ids.len() as u32).ok();
-        match self.judged.asked.is_empty() {
-            true => text.map_or_else(Vec::new, |text| text.spans()).into(),
-            false => self.judged.asked.iter().filter_map(found).collect(),
-        }
+        let mut spans: Vec<PromptSpan> = self.judged.asked.iter().filter_map(found).collect();
+        let by_rule = text.as_ref().map_or_else(Vec::new, PromptText::spans);
+        let others: Vec<_> = by_rule.into_iter().filter(|span| spans.iter().all(|s| s.name != span.name)).collect();
+        spans.extend(others);
+        spans.into()
     }
 
     /// What lane `i` has left of each span.

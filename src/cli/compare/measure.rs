@@ -21,7 +21,7 @@ use crate::probe::damage::jaccard;
 pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Report> {
     let ids = prompt.encode(&session.model)?;
     session.check(&ids, args.steps)?;
-    args.judge.tell(&mut session.core, &ids)?;
+    args.judge.tell(&mut session.core, prompt, &ids)?;
     let frame = session.read(&ids, |read| tell(&format!("reading the prompt: {read} of {} tokens", ids.len())))?;
     let mut lanes = Vec::new();
     for lane in 0..frame.lanes.len() {

@@ -57,7 +57,7 @@ fn start(
         let _ = events.send(Event::Progress { what: "loading the weights (layers)".into(), done, total });
     };
     let (mut core, info) = open(&model, options, progress)?;
-    judge.tell(&mut core, &ids)?;
+    judge.tell(&mut core, &prompt, &ids)?;
     Ok(Start {
         core,
         info,

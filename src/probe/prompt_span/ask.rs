@@ -51,6 +51,11 @@ fn number(text: &str, empty: Option<u32>) -> Option<Option<u32>> {
 }
 
 impl SpanAsk {
+    /// The first place that says `words`.
+    pub fn words(name: &str, words: &str) -> Self {
+        Self { name: name.into(), at: At::Words(words.into()) }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -13,7 +13,7 @@
 //!   next: blank lines belong to what stands before them, and a token that reaches over a border to what comes after it.
 //!
 //! Templates that have no mark for a system text (Gemma's) put it before the user's text: it is a part of `document`
-//! there. Users name spans of their own with [`SpanAsk`]; then the rule is not asked.
+//! there. Users name spans of their own with [`SpanAsk`], which come before these and replace those of the same name.
 
 mod ask;
 mod chat;
