@@ -145,7 +145,7 @@ fn hindsight_knows_the_oracle_as_the_best() {
     let recall = lane(2)["recall_of"][&oracle].as_f64().expect("a number");
     assert!((recall - of(2, "recall")).abs() < 0.02, "{recall}");
     assert_eq!(lane(3)["recall_of"].as_object().map(|all| all.len()), Some(0));
-    let none = compare(&["--lane", "random@25%", "--steps", "0"]);
+    let none = json(&on_tiny("compare", &["--ids", &ids(40), "--steps", "0", "--lane", "random@25%", "--json"]));
     assert!(none["lanes"][1]["hindsight"].is_null());
 }
 
