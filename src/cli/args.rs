@@ -7,10 +7,12 @@ use std::str::FromStr;
 use clap::Args;
 
 use crate::cache::KvType;
-use crate::engine::{LaneSpec, Precision, Sampler};
+use crate::engine::{Core, EngineError, LaneSpec, Precision, REGRET_ABOVE, Sampler};
 use crate::policy::{Policy, SpecError};
+use crate::probe::prompt_span::SpanAsk;
 
 use super::exit::{NoDevice, Usage};
+use super::prompt::Prompt;
 
 /// Which model, where it runs, and in which numbers.
 #[derive(Debug, Clone, Args)]
@@ -66,6 +68,20 @@ pub struct LaneArgs {
     pub lanes: Vec<String>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+}
+
+/// How lanes are judged.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Judging")]
+pub struct JudgeArgs {
+    /// A part of the prompt to follow: NAME=FROM..TO in token positions, NAME=TEXT, or NAME=TEXT..TEXT (from where the
+    /// first begins to where the second does); repeatable ; beside the roles
+    /// of a chat, or document and question
+    #[arg(long = "span", value_name = "NAME=PLACE")]
+    pub spans: Vec<SpanAsk>,
+    /// Report evicted entries that lane 0 gives more than this probability later
+    #[arg(long, default_value_t = REGRET_ABOVE, value_name = "P", value_parser = share)]
+    pub regret_above: f32,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -149,6 +165,20 @@ impl LaneArgs {
             }
         }
         Ok(policies.into_iter().map(|policy| LaneSpec { policy, sampler: sampler.clone() }).collect())
+    }
+}
+
+impl JudgeArgs {
+    /// Tells the engine, before it reads `ids`, the tokens of `prompt`; fails with a span that is not in them. What a
+    /// sample's answer depends on is a span, too.
+    pub fn tell(&self, core: &mut Core, prompt: &Prompt, ids: &[u32]) -> Result<(), EngineError> {
+        core.regret_above = self.regret_above;
+        core.set_spans(self.spans.clone());
+        core.check_spans(ids)?;
+        let needle = prompt.sample().and_then(|sample| sample.header.needle.as_ref());
+        let needle = needle.map(|words| SpanAsk::words("needle", words));
+        core.set_spans(self.spans.iter().cloned().chain(needle).collect());
+        Ok(())
     }
 }
 

@@ -110,10 +110,16 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             let resolver = Resolver::new(&settings, matches);
             resolver.model(&mut args.model);
             resolver.lanes(&mut args.lanes);
+            resolver.judge(&mut args.judge);
             resolver.screen(&mut args.screen.view, &mut args.screen.mouse);
         }
         Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
-        Command::Compare(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Compare(args) => {
+            let settings = load()?;
+            let resolver = Resolver::new(&settings, matches);
+            resolver.model(&mut args.model);
+            resolver.judge(&mut args.judge);
+        }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),

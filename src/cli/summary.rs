@@ -19,6 +19,8 @@ struct Lane {
     ids: Vec<u32>,
     held: u64,
     full: u64,
+    /// Each part of the prompt, and the share that is held after it.
+    left: Vec<(String, f32)>,
     /// KL against lane 0 after each step that both took on the same tokens.
     kl: Vec<f32>,
     left_at: Option<u32>,
@@ -51,7 +53,9 @@ impl Summary {
         for (i, of) in frame.lanes.iter().enumerate() {
             if i == self.lanes.len() {
                 let spec = line(&of.spec);
-                self.lanes.push(Lane { spec, held: of.kv.held, full: of.kv.full, ..Lane::default() });
+                let left = frame.spans.iter().zip(&of.survival).map(|(span, left)| (line(&span.name), left.share));
+                let left = left.collect();
+                self.lanes.push(Lane { spec, held: of.kv.held, full: of.kv.full, left, ..Lane::default() });
             }
             if frame.step == 0 {
                 continue;
@@ -92,6 +96,11 @@ impl Summary {
             let share = 100.0 * lane.held as f64 / lane.full.max(1) as f64;
             let _ = writeln!(out, "  KV    {} after the prompt ({share:.1} % of full)", HumanBytes(lane.held));
             if i > 0 {
+                let left = lane.left.iter().map(|(span, share)| format!("{span} {:.1} %", 100.0 * share));
+                let left: Vec<String> = left.collect();
+                if !left.is_empty() {
+                    let _ = writeln!(out, "  holds {}", left.join(", "));
+                }
                 let _ = writeln!(out, "  KL    {}", against(lane));
             }
             if let Some(answer) = asked.answer {

@@ -261,7 +261,8 @@ fn lens(core: &mut Core, rows: usize) -> Result<Vec<Vec<LensLayer>>> {
     Ok((0..rows).map(of_row).collect())
 }
 
-fn bare(lane: &Lane, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
+fn bare(core: &Core, i: usize, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
+    let lane = &core.lanes[i];
     LaneFrame {
         spec: lane.spec.clone(),
         fed,
@@ -280,6 +281,9 @@ fn bare(lane: &Lane, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         reads: None,
         against: None,
         lens: Vec::new(),
+        survival: core.survival(i),
+        covered: None,
+        recall: core.recall(i),
     }
 }
 
@@ -324,7 +328,7 @@ pub fn prompt_frame(
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
-        let mut frame = bare(&core.lanes[i], core.prompt.clone(), 0);
+        let mut frame = bare(core, i, core.prompt.clone(), 0);
         // Most lanes read the prompt as one: what was measured while reading is the same for them.
         let measured = own.get(i).and_then(Option::as_ref).unwrap_or(&all);
         frame.residual = measured.residual.clone();
@@ -339,7 +343,16 @@ pub fn prompt_frame(
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
-    let mut frame = Frame { step: 0, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
+    let mut frame = Frame {
+        step: 0,
+        partial: None,
+        lanes,
+        ops,
+        memory: memory(core),
+        wall_ns,
+        findings: Vec::new(),
+        spans: core.judged.spans.clone(),
+    };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
     Ok(frame)
 }
@@ -360,10 +373,13 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     let lane = &core.lanes[i];
     (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
     (frame.received, frame.row) = (means.received, means.row);
+    frame.survival = core.survival(i);
     frame.kv = kv_bytes(core, lane);
     Outcome::of(core, i).put(&mut core.lanes[i], &mut frame);
     first.lanes.truncate(core.lanes.len());
     first.lanes[i] = frame;
+    // The lane may have become an oracle, or ceased to be one.
+    (0..first.lanes.len()).for_each(|lane| first.lanes[lane].recall = core.recall(lane));
     first.memory = memory(core);
     core.first = Some(first);
     Ok(())
@@ -382,7 +398,7 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
         kv_norms: Arc::new(norms_row(&norms, i)),
         kv: kv_bytes(core, lane),
         reads: reads(core, lane),
-        ..bare(lane, fed[i..=i].into(), position)
+        ..bare(core, i, fed[i..=i].into(), position)
     };
     let lanes = core.lanes.iter().enumerate().map(lane).collect();
     let mut wall_ns = 0;
@@ -391,10 +407,19 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
         wall_ns = pass.spent_ns;
     }
     let (ops, memory) = (core.backend.op_times(), memory(core));
-    Frame { step: core.step + 1, partial: Some(done), lanes, ops, memory, wall_ns, findings: Vec::new() }
+    Frame {
+        step: core.step + 1,
+        partial: Some(done),
+        lanes,
+        ops,
+        memory,
+        wall_ns,
+        findings: Vec::new(),
+        spans: core.judged.spans.clone(),
+    }
 }
 
-pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<Frame> {
+pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: Vec<Option<f32>>) -> Result<Frame> {
     let vocab = core.config().vocab;
     let n = core.prompt.len() + core.step as usize;
     let residual = core.backend.residual_stats();
@@ -409,8 +434,9 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
-        let mut frame = bare(&core.lanes[i], pass.fed[i..=i].into(), n as u32 - 1);
+        let mut frame = bare(core, i, pass.fed[i..=i].into(), n as u32 - 1);
         frame.nll = Some(before[i]);
+        frame.covered = covered[i];
         frame.residual = Arc::new(residual_row(&residual, i));
         frame.attention = Arc::new(attention_row(&attention, i, usize::MAX / attention.heads.max(1)));
         frame.kv_norms = Arc::new(norms_row(&norms, i));
@@ -424,7 +450,16 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>) -> Result<
     }
     let wall_ns = pass.spent_ns + pass.started.elapsed().as_nanos() as u64;
     let step = core.step;
-    let mut frame = Frame { step, partial: None, lanes, ops, memory: memory(core), wall_ns, findings: Vec::new() };
+    let mut frame = Frame {
+        step,
+        partial: None,
+        lanes,
+        ops,
+        memory: memory(core),
+        wall_ns,
+        findings: Vec::new(),
+        spans: core.judged.spans.clone(),
+    };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
     core.findings.extend(regrets.iter().cloned());
     frame.findings.extend(regrets);

@@ -10,6 +10,7 @@ use super::error::{EngineError, Result};
 use super::facts::Facts;
 use super::frame::{Finding, Frame};
 use super::history::History;
+use super::judge::Judged;
 use super::lane::{Lane, LaneSpec};
 use super::message::Probes;
 use super::travel::Keyframe;
@@ -38,6 +39,8 @@ pub struct Core {
     pub(super) findings: Vec<Finding>,
     /// Attention of lane 0 above which an evicted entry is regretted.
     pub regret_above: f32,
+    /// Parts of the prompt that lanes are judged by.
+    pub(super) judged: Judged,
     /// The frame of step 0.
     pub(super) first: Option<Frame>,
     pub(super) max_rows: usize,
@@ -91,7 +94,8 @@ impl Core {
             pass: None,
             keyframes: VecDeque::new(),
             findings: Vec::new(),
-            regret_above: 0.2,
+            regret_above: super::regret::REGRET_ABOVE,
+            judged: Judged::default(),
             first: None,
             max_rows,
             lens_k: 5,
@@ -345,11 +349,11 @@ impl Core {
         for (lane, &token) in self.lanes.iter_mut().zip(&pass.fed) {
             lane.fed.push(token);
         }
-        let regrets = self.regrets();
+        let (regrets, covered) = (self.regrets(), self.covered());
         for i in 0..self.lanes.len() {
             self.compact(i)?;
         }
-        let frame = assemble::step_frame(self, pass, regrets)?;
+        let frame = assemble::step_frame(self, pass, regrets, covered)?;
         if self.step.is_multiple_of(super::travel::INTERVAL) {
             super::travel::remember(self);
         }

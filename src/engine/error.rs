@@ -42,6 +42,11 @@ pub enum EngineError {
         "layers are counted from 0 and take from earlier ones; `attnscope analyze` says which are alike"
     ))]
     Wiring { spec: String, why: String },
+    #[error("there is no span {name:?} in the prompt: {why}")]
+    #[diagnostic(help(
+        "--span NAME=FROM..TO in token positions, NAME=TEXT or NAME=TEXT..TEXT, as the prompt spells it"
+    ))]
+    NoSpan { name: String, why: String },
     #[error(transparent)]
     Backend(#[from] BackendError),
 }

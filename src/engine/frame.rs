@@ -1,9 +1,13 @@
 //! A frame: everything recorded about one step of all lanes. Immutable; the screen, the files and the JSON
 //! are made from frames only.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use crate::probe::prompt_span::PromptSpan;
+pub use crate::probe::survival::Survival;
 
 /// One step of all lanes. Step 0 is the prompt, step s ≥ 1 feeds the s-th generated token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +23,8 @@ pub struct Frame {
     pub wall_ns: u64,
     /// Facts first noticed in this step.
     pub findings: Vec<Finding>,
+    /// Named parts of the prompt.
+    pub spans: Arc<[PromptSpan]>,
 }
 
 /// What one lane did in a step.
@@ -53,6 +59,22 @@ pub struct LaneFrame {
     pub against: Option<Against>,
     /// Logit lens of the last fed token; empty while the probe is off.
     pub lens: Vec<LensLayer>,
+    /// What is left of each of the frame's spans after the step [spans]; empty where no layer may evict.
+    pub survival: Vec<Survival>,
+    /// Share of lane 0's attention in this step that falls on positions which the lane held, mean over the heads of the
+    /// layers that may evict; `None` for the prompt, while attention is not probed, and where a lane evicts nothing.
+    /// Positions count, whatever the two lanes were fed there.
+    pub covered: Option<f32>,
+    /// Against the oracle lane whose size is nearest; `None` where none runs, and of oracles themselves.
+    pub recall: Option<Recall>,
+}
+
+/// Share of an oracle lane's entries of the prompt that a lane holds, too, mean over those heads in which both have
+/// evicted some.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Recall {
+    pub oracle: u32,
+    pub share: f32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -296,10 +318,27 @@ impl Kept {
             && self.bits[(layer * self.kv_heads + kv_head) * self.words() + position / 64] >> (position % 64) & 1 == 1
     }
 
-    pub fn count(&self, layer: usize, kv_head: usize) -> usize {
+    /// The bits of one (layer, kv head) [ceil(positions / 64)].
+    pub fn head(&self, layer: usize, kv_head: usize) -> &[u64] {
         let words = self.words();
         let from = (layer * self.kv_heads + kv_head) * words;
-        self.bits[from..from + words].iter().map(|w| w.count_ones() as usize).sum()
+        &self.bits[from..from + words]
+    }
+
+    pub fn count(&self, layer: usize, kv_head: usize) -> usize {
+        self.head(layer, kv_head).iter().map(|w| w.count_ones() as usize).sum()
+    }
+
+    /// How many positions of `span` are held.
+    pub fn held_in(&self, layer: usize, kv_head: usize, span: Range<u32>) -> usize {
+        let words = self.head(layer, kv_head).iter().enumerate();
+        words.map(|(w, word)| (word & within(w, &span)).count_ones() as usize).sum()
+    }
+
+    /// The same where `other`, of the same model, must hold them too.
+    pub fn held_by_both(&self, other: &Self, layer: usize, kv_head: usize, span: Range<u32>) -> usize {
+        let words = self.head(layer, kv_head).iter().zip(other.head(layer, kv_head)).enumerate();
+        words.map(|(w, (a, b))| (a & b & within(w, &span)).count_ones() as usize).sum()
     }
 
     /// Kept positions of one (layer, kv head), ascending.
@@ -325,6 +364,16 @@ impl Kept {
     }
 }
 
+/// The positions of `span` in word `word` of a bit set.
+fn within(word: usize, span: &Range<u32>) -> u64 {
+    let first = word as u64 * 64;
+    let below = |end: u32| match u64::from(end).saturating_sub(first) {
+        n @ 0..64 => (1 << n) - 1,
+        _ => u64::MAX,
+    };
+    below(span.end) & !below(span.start)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,5 +389,9 @@ mod tests {
         assert_eq!(kept.count(0, 0), 0);
         assert!(!kept.contains(1, 2, 130));
         assert_eq!(kept.depth()[64], 1);
+        let held = |span| kept.held_in(1, 2, span);
+        assert_eq!([held(0..130), held(1..64), held(63..65), held(64..129), held(128..999)], [4, 1, 2, 1, 1]);
+        assert_eq!(kept.held_by_both(&Kept::new(2, 3, 130), 1, 2, 0..130), 0);
+        assert_eq!(kept.held_by_both(&kept, 1, 2, 0..64), 2);
     }
 }

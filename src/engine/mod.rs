@@ -11,6 +11,7 @@ mod facts;
 pub mod frame;
 mod history;
 mod inputs;
+mod judge;
 mod lab;
 mod lane;
 mod layer;
@@ -32,7 +33,9 @@ mod view;
 
 pub use self::core::{Core, Pause};
 pub use error::EngineError;
+pub use judge::is_oracle;
 pub use lane::{Lane, LaneSpec};
 pub use open::{Options, Precision, open};
+pub use regret::REGRET_ABOVE;
 pub use sampler::Sampler;
 pub use thread::{EngineHandle, Start};

@@ -54,6 +54,7 @@ impl Core {
         self.check(ids)?;
         self.forget();
         self.prompt = ids.into();
+        self.judged.spans = self.find_spans(ids);
         let started = Instant::now();
         let cache = self.backend.cache();
         self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));

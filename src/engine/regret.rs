@@ -6,6 +6,9 @@ use super::core::Core;
 use super::frame::{Finding, FindingKind};
 use crate::simd::{max, vectorized};
 
+/// Attention of lane 0 above which an evicted entry is regretted, where the user says nothing else.
+pub const REGRET_ABOVE: f32 = 0.2;
+
 impl Core {
     /// For every other lane the strongest look of lane 0's newest query at an entry that the lane no longer holds,
     /// where it exceeds `regret_above` and that entry was not regretted before. Before the lanes are cut again.

@@ -1,5 +1,6 @@
 //! Pure functions from tensors to numbers.
 
+pub mod coverage;
 pub mod damage;
 pub mod depth;
 pub mod distribution;
@@ -9,6 +10,8 @@ pub mod kv_distance;
 pub mod latent;
 mod map_row;
 pub mod map_similarity;
+pub mod prompt_span;
 pub mod spans;
 pub mod spectrum;
 pub mod square;
+pub mod survival;

@@ -1,6 +1,8 @@
 //! Whether what a trace says fits together. A file with right check sums may still have been made by anybody.
 
-use crate::engine::frame::{AttentionStats, Frame, Kept, KvNorms, LaneFrame, Reads, ResidualStats};
+use crate::engine::frame::{
+    AttentionStats, Frame, Kept, KvNorms, LaneFrame, PromptSpan, Reads, ResidualStats, Survival,
+};
 use crate::engine::message::ModelInfo;
 
 /// More layers, heads or lanes than any model or run has.
@@ -31,7 +33,10 @@ pub fn frame(frame: &Frame, model: &ModelInfo, prompt: &[u32]) -> Checked {
     fits((1..=MOST).contains(&frame.lanes.len()), "the lanes of a frame")?;
     let steps = frame.step as usize;
     let first = if steps == 0 { Some(0) } else { (prompt.len() + steps - 1).try_into().ok() };
+    let inside = |span: &PromptSpan| span.from < span.to && span.to as usize <= prompt.len();
+    fits(frame.spans.iter().all(inside), "the spans of a frame and the prompt")?;
     for lane in &frame.lanes {
+        fits(judged(lane, frame, model), "what is left of the prompt's spans and the frame")?;
         fits(Some(lane.pos) == first, "a lane's position and its step")?;
         fits(if steps == 0 { *lane.fed == *prompt } else { lane.fed.len() == 1 }, "a lane's tokens and its step")?;
         self::lane(lane, model)?;
@@ -49,6 +54,14 @@ fn lane(lane: &LaneFrame, model: &ModelInfo) -> Checked {
     fits(lane.reads.as_ref().is_none_or(|r| reads(r, model)), "what a lane reads and the model")?;
     let layers = [lane.kv.per_layer.len(), lane.kv.slots_per_layer.len()];
     fits(layers.iter().all(|n| *n == 0 || *n == model.layers), "bytes by layer and the model")
+}
+
+/// One survival for each span, or none at all.
+fn judged(lane: &LaneFrame, frame: &Frame, model: &ModelInfo) -> bool {
+    let place = |s: &Survival| (s.layer as usize) < model.layers && (s.kv_head as usize) < model.kv_heads;
+    (lane.survival.is_empty() || lane.survival.len() == frame.spans.len())
+        && lane.survival.iter().all(place)
+        && lane.recall.is_none_or(|recall| (recall.oracle as usize) < frame.lanes.len())
 }
 
 /// `shape` is what the model and the step ask for, or nothing was measured: no rows of it, or nothing at all.

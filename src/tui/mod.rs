@@ -10,6 +10,7 @@ pub mod draw;
 pub mod dump;
 pub mod guard;
 mod headless;
+mod judging;
 pub mod keymap;
 pub mod layer;
 mod loading;

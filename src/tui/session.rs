@@ -219,6 +219,9 @@ mod tests {
             reads: None,
             against: None,
             lens: Vec::new(),
+            survival: Vec::new(),
+            covered: None,
+            recall: None,
         }
     }
 
@@ -231,6 +234,7 @@ mod tests {
             memory: Default::default(),
             wall_ns: 0,
             findings: Vec::new(),
+            spans: Arc::from([]),
         }))
     }
 

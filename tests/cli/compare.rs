@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{HEADS, KV_HEADS, LAYERS, ids, json, on_tiny, stdout};
+use super::{HEADS, KV_HEADS, LAYERS, code, ids, json, on_tiny, said, stdout};
 
 const PROMPT: usize = 60;
 const STEPS: usize = 6;
@@ -120,6 +120,61 @@ fn regret_and_lost_mass_name_what_is_gone() {
     assert!(lost.iter().all(|m| *m > 0.0 && *m < 1.0));
     let mean = lost.iter().sum::<f64>() / lost.len() as f64;
     assert!(mean > 0.5, "8 of 60 positions are left, yet {mean} is lost on average");
+}
+
+/// The oracle that looks as far as the steps go keeps what hindsight says, and so has all of it.
+#[test]
+fn hindsight_knows_the_oracle_as_the_best() {
+    let oracle = format!("oracle@25%:tokens={STEPS}");
+    let report = compare(&["--lane", &oracle, "--lane", "knorm@25%", "--lane", "int8", "--kv", "f32"]);
+    let lane = |i: usize| &report["lanes"][i];
+    let of = |i: usize, key: &str| lane(i)["hindsight"][key].as_f64().expect("a number");
+    assert!(of(1, "recall") > 0.99 && of(1, "of_best") > 0.9999, "{}", lane(1)["hindsight"]);
+    assert!(of(2, "recall") < 0.9 && of(2, "of_best") < 0.95, "{}", lane(2)["hindsight"]);
+    assert!(of(2, "least") <= of(2, "recall") && of(2, "covered") < of(2, "covered_by_best"));
+    assert!(lane(0)["hindsight"].is_null() && lane(3)["hindsight"].is_null(), "nothing is evicted");
+    for i in [1, 2] {
+        let steps = numbers(&lane(i)["covered_mass"]);
+        assert_eq!(steps.len(), STEPS);
+        // neither evicts later: what the set covers is what was held
+        let mean = steps.iter().sum::<f64>() / STEPS as f64;
+        assert!((mean - of(i, "covered")).abs() < 1e-4, "{mean} {}", of(i, "covered"));
+    }
+    assert_eq!(len(&lane(0)["covered_mass"]), 0);
+    assert_eq!(lane(1)["recall_of"][&oracle], 1.0);
+    let recall = lane(2)["recall_of"][&oracle].as_f64().expect("a number");
+    assert!((recall - of(2, "recall")).abs() < 0.02, "{recall}");
+    assert_eq!(lane(3)["recall_of"].as_object().map(|all| all.len()), Some(0));
+    let none = json(&on_tiny("compare", &["--ids", &ids(40), "--steps", "0", "--lane", "random@25%", "--json"]));
+    assert!(none["lanes"][1]["hindsight"].is_null());
+}
+
+#[test]
+fn spans_are_what_is_left_of_the_positions_named() {
+    let report = compare(&["--lane", "streaming@50%:sinks=4", "--span", "old=0..20", "--span", "new=50.."]);
+    assert_eq!(
+        report["spans"],
+        serde_json::json!([{"name": "old", "from": 0, "to": 20}, {"name": "new", "from": 50, "to": 60}])
+    );
+    let (full, lane) = (&report["lanes"][0]["spans"], &report["lanes"][1]["spans"]);
+    assert!(full.as_array().expect("a list").iter().all(|span| span["share"] == 1.0));
+    for (span, expected) in [(&lane[0], 0.2), (&lane[1], 1.0)] {
+        assert!((span["share"].as_f64().expect("a number") - expected).abs() < 1e-6, "{span}");
+        assert!(span["least"].is_number() && span["layer"] == 0 && span["kv_head"] == 0);
+    }
+    // words cannot be found without a tokenizer; all is told before anything is read
+    for (span, what) in [("a=word", "no tokenizer"), ("a=50..61", "positions 0..60"), ("a=3..3", "smaller")] {
+        let prompt = ids(PROMPT);
+        let output = on_tiny("compare", &["--ids", &prompt, "--lane", "knorm@50%", "--span", span]);
+        assert!(code(&output) == 2 && said(&output).contains(what), "{}", said(&output));
+        let output = on_tiny("run", &["--ids", &prompt, "--steps", "1", "--span", span]);
+        assert!(code(&output) == 2 && said(&output).contains(what), "{}", said(&output));
+    }
+    let text =
+        stdout(&on_tiny("compare", &["--ids", &ids(40), "--lane", "h2o@50%", "--span", "start=..10", "--steps", "2"]));
+    for word in ["start (tokens 0 to 9)", "recall", "later mass", "of best"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
 }
 
 #[test]

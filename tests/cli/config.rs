@@ -31,6 +31,13 @@ fn the_command_line_wins_over_the_file_and_the_file_over_the_defaults() {
     let over = ["run", "--ids", &prompt, "--steps", "1", "--threads", "2", "--lane", "full", "--kv", "f16"];
     let summary = stdout(&with(&file, &over));
     assert!(summary.contains("2 threads") && summary.contains("KV f16") && !summary.contains("lane 1"), "{summary}");
+    std::fs::write(&file, format!("model = {model:?}\nregret_above = 0.0\nview = \"memory\"\n")).expect("a file");
+    let regrets = |more: &[&str]| {
+        let prompt = ids(40);
+        let all = [&["run", "--ids", &prompt, "--steps", "4", "--lane", "window@8"], more].concat();
+        stdout(&with(&file, &all)).matches("has lost position").count()
+    };
+    assert!(regrets(&[]) > 0 && regrets(&["--regret-above", "1"]) == 0);
     let screen = ["run", "--ids", &prompt, "--keys", "<size:120x30><wait:ready><wait:idle>"];
     assert!(stdout(&with(&file, &screen)).contains("KV caches"), "the view of the file");
 }

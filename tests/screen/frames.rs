@@ -118,7 +118,18 @@ fn kept(lane: usize, positions: usize, prompt: usize) -> Kept {
     kept
 }
 
-const SPECS: [&str; 4] = ["full", "streaming@25%:sinks=4", "snapkv@50%", "tova@50%"];
+/// Three quarters of the prompt are a document.
+fn spans(n: usize) -> [PromptSpan; 2] {
+    let border = n as u32 * 3 / 4;
+    let span = |name: &str, from, to| PromptSpan { name: name.into(), from, to };
+    [span("document", 0, border), span("question", border, n as u32)]
+}
+
+fn survival(kept: &Kept, span: &PromptSpan) -> Survival {
+    attnscope::probe::survival::survival(kept, span.positions(), 0..LAYERS).expect("positions and layers")
+}
+
+const SPECS: [&str; 4] = ["full", "streaming@25%:sinks=4", "snapkv@50%", "oracle@50%"];
 
 /// One lane at one step of a run with a prompt of `n` tokens.
 fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
@@ -178,13 +189,16 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
             per_layer,
             slots_per_layer: slots,
         },
-        kept: Arc::new(kept),
         reads: None,
+        survival: spans(n).iter().map(|span| survival(&kept, span)).collect(),
+        covered: (index > 0 && step > 0).then(|| 0.9 + 0.08 * noise(step as usize, index, 21)),
+        recall: (index == 2).then_some(Recall { oracle: 3, share: 0.625 }),
         against: (index > 0).then(|| Against {
             kl: 0.02 * (1 + index) as f32 * noise(step as usize, index, 8) * (1.0 + step as f32 / 8.0),
             top1_agrees: noise(step as usize, index, 9) > 0.15,
             same_prefix: !(index == 1 && step >= 5 || index == 3 && step >= 12),
         }),
+        kept: Arc::new(kept),
         lens: (0..=LAYERS as u32)
             .map(|l| LensLayer {
                 point: 2 * l,
@@ -282,6 +296,7 @@ pub fn frame(step: u32, n: usize, lanes: usize) -> Frame {
         wall_ns: if step == 0 { 210_000_000 } else { 4_600_000 },
         findings,
         lanes,
+        spans: spans(n).into(),
     }
 }
 

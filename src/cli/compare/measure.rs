@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use miette::Result;
 
 use super::damage::damage;
+use super::hindsight::Hindsight;
 use super::regret::Regrets;
-use super::report::{LaneReport, Reads, SCHEMA, Scores, Timings, Top};
+use super::report::{LaneReport, Reads, SCHEMA, Scores, SpanLeft, Timings, Top};
 use super::{Args, Report};
 use crate::cli::prompt::{Prompt, spell};
 use crate::cli::session::{Session, tell, told};
 use crate::engine::frame::{Frame, Kept};
+use crate::engine::is_oracle;
+use crate::probe::coverage::mean_recall;
 use crate::probe::damage::jaccard;
 
 /// Reads the prompt, lets every lane go on for the steps asked for, and once more on lane 0's tokens where they did
@@ -18,12 +21,14 @@ use crate::probe::damage::jaccard;
 pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Report> {
     let ids = prompt.encode(&session.model)?;
     session.check(&ids, args.steps)?;
+    args.judge.tell(&mut session.core, prompt, &ids)?;
     let frame = session.read(&ids, |read| tell(&format!("reading the prompt: {read} of {} tokens", ids.len())))?;
     let mut lanes = Vec::new();
     for lane in 0..frame.lanes.len() {
         lanes.push(after_prompt(session, &frame, lane, args.scores)?);
     }
     jaccards(&frame, &mut lanes);
+    recalls(session, &mut lanes);
     let mut course = Course::new(&frame, args);
     course.follow(session, args, &mut lanes)?;
     let answer = args.answer.clone().or_else(|| prompt.sample().and_then(|s| s.header.answer.clone()));
@@ -42,6 +47,7 @@ pub fn measure(session: &mut Session, prompt: &Prompt, args: &Args) -> Result<Re
         prompt_ids: ids,
         steps: args.steps,
         teacher_forced: args.teacher_forced,
+        spans: frame.spans.to_vec(),
         lanes,
     })
 }
@@ -67,6 +73,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         kv_bytes_end: of.kv.held,
         bits_per_element: 8.0 * of.kv.held as f32 / elements.max(1) as f32,
         first_token_equal: first(lane) == first(0),
+        spans: frame.spans.iter().zip(&of.survival).map(|(span, &left)| SpanLeft::of(span, left)).collect(),
         damage: damage(&mut session.core, lane, &of.kept)?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
         sharing: shared,
@@ -101,6 +108,17 @@ fn jaccards(frame: &Frame, lanes: &mut [LaneReport]) {
     }
 }
 
+/// Each lane against the oracles among the others.
+fn recalls(session: &Session, lanes: &mut [LaneReport]) {
+    let (core, prompt) = (&session.core, session.core.prompt_ids().len());
+    for (report, lane) in lanes.iter_mut().zip(core.lanes()) {
+        for oracle in core.lanes().iter().filter(|other| is_oracle(&other.policy)) {
+            let recall = mean_recall(&lane.kept, &oracle.kept, prompt, core.evicting_layers());
+            report.recall_of.extend(recall.map(|recall| (oracle.spec.to_string(), recall)));
+        }
+    }
+}
+
 /// The steps of all lanes, and what is gathered on the way.
 struct Course {
     /// Lane 0's choices [N + 1].
@@ -109,14 +127,15 @@ struct Course {
     next: Vec<u32>,
     regrets: Vec<Regrets>,
     agreed: Vec<u32>,
+    hindsight: Hindsight,
 }
 
 impl Course {
     fn new(frame: &Frame, args: &Args) -> Self {
         let next: Vec<u32> = frame.lanes.iter().filter_map(|lane| lane.next).collect();
         let lanes = frame.lanes.len();
-        let regrets = (0..lanes).map(|_| Regrets::above(args.regret_above)).collect();
-        Self { reference: next[..1].to_vec(), next, regrets, agreed: vec![0; lanes] }
+        let regrets = (0..lanes).map(|_| Regrets::above(args.judge.regret_above)).collect();
+        Self { reference: next[..1].to_vec(), next, regrets, agreed: vec![0; lanes], hindsight: Hindsight::default() }
     }
 
     fn follow(&mut self, session: &mut Session, args: &Args, lanes: &mut [LaneReport]) -> Result<()> {
@@ -135,6 +154,7 @@ impl Course {
             for (regrets, held) in self.regrets.iter_mut().zip(&held).skip(1) {
                 regrets.look(&mut session.core, held, step);
             }
+            self.hindsight.look(&mut session.core);
             self.take(&frame, lanes);
             if args.teacher_forced {
                 forced(session, &frame, lanes);
@@ -142,6 +162,9 @@ impl Course {
         }
         for (lane, regrets) in lanes.iter_mut().zip(std::mem::take(&mut self.regrets)) {
             lane.regret = regrets.strongest_first();
+        }
+        for lane in lanes.iter_mut() {
+            lane.hindsight = self.hindsight.judge(&lane.kept);
         }
         if args.steps > 0 {
             for (lane, agreed) in lanes.iter_mut().zip(&self.agreed) {
@@ -207,6 +230,7 @@ fn forced(session: &Session, frame: &Frame, lanes: &mut [LaneReport]) {
     for ((report, of), lane) in lanes.iter_mut().zip(&frame.lanes).zip(session.core.lanes()) {
         report.kl_teacher_forced.push(of.against.map_or(0.0, |a| a.kl));
         report.nll_steps.push(lane.logits.nll(target));
+        report.covered_mass.extend(of.covered);
     }
 }
 

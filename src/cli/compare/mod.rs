@@ -1,6 +1,8 @@
 //! `attnscope compare`: policies side by side against lane 0, as a table or JSON.
 
 mod damage;
+mod hindsight;
+mod judged;
 mod measure;
 mod reads;
 mod regret;
@@ -9,7 +11,7 @@ mod table;
 
 use miette::Result;
 
-use super::args::{LaneArgs, ModelArgs, PromptArgs, share};
+use super::args::{JudgeArgs, LaneArgs, ModelArgs, PromptArgs};
 use super::exit::Usage;
 use super::output::{print, print_json};
 use super::prompt::Prompt;
@@ -31,9 +33,6 @@ pub struct Args {
     /// Say whether this text was produced [default: the sample's answer]
     #[arg(long, value_name = "TEXT")]
     pub answer: Option<String>,
-    /// Report evicted entries that lane 0 gives more than this probability later
-    #[arg(long, default_value_t = 0.1, value_name = "P", value_parser = share)]
-    pub regret_above: f32,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -43,6 +42,8 @@ pub struct Args {
     pub prompt: PromptArgs,
     #[command(flatten)]
     pub lanes: LaneArgs,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {

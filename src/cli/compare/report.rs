@@ -1,9 +1,11 @@
 //! What `compare --json` prints: a contract with scripts, described in the README.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::engine::frame::{PromptSpan, Survival};
 use crate::policy::sharing::Shared;
 
 pub const SCHEMA: u32 = 1;
@@ -20,6 +22,8 @@ pub struct Report {
     pub steps: u32,
     /// Every lane was fed lane 0's tokens.
     pub teacher_forced: bool,
+    /// Named parts of the prompt: what a chat template's roles or blank lines say, or `--span`.
+    pub spans: Vec<PromptSpan>,
     /// Lane 0, which keeps everything, comes first.
     pub lanes: Vec<LaneReport>,
 }
@@ -61,6 +65,16 @@ pub struct LaneReport {
     pub damage: Damage,
     /// Mean over layers and kv heads of |A ∩ B| / |A ∪ B| of the sets kept after the prompt, by the other's spec.
     pub jaccard_to: BTreeMap<String, f32>,
+    /// Of each span what is held after the prompt.
+    pub spans: Vec<SpanLeft>,
+    /// Share of lane 0's attention at each step that falls on what the lane held, both fed lane 0's tokens, mean over the
+    /// heads of the layers that may evict [N]; empty where nothing is evicted.
+    pub covered_mass: Vec<f32>,
+    /// The sets kept after the prompt, seen from the end; `null` without steps, and where nothing was evicted.
+    pub hindsight: Option<Judgement>,
+    /// Share of an oracle lane's sets that the lane holds after the prompt, mean over the kv heads in which both have
+    /// evicted, by the oracle's spec.
+    pub recall_of: BTreeMap<String, f32>,
     /// Strongest first.
     pub regret: Vec<Regret>,
     /// What the steps read, where that is not all; `null` else.
@@ -91,6 +105,42 @@ pub struct Damage {
     pub lost_mass: Vec<Vec<f32>>,
     /// ‖o' − o‖ / ‖o‖ over the heads of a layer; `null` where nothing that the query looks at is left.
     pub out_rel_err: Vec<Option<f32>>,
+}
+
+/// One span in one lane; shares of its positions, 0..=1.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpanLeft {
+    pub name: Arc<str>,
+    /// Mean over the layers that may evict and their kv heads.
+    pub share: f32,
+    /// The least, and the first layer and kv head that has it.
+    pub least: f32,
+    pub layer: u32,
+    pub kv_head: u32,
+}
+
+impl SpanLeft {
+    pub fn of(span: &PromptSpan, left: Survival) -> Self {
+        let Survival { share, least, layer, kv_head } = left;
+        Self { name: span.name.clone(), share, least, layer, kv_head }
+    }
+}
+
+/// A lane's sets against the best ones of the same sizes: those prompt entries of each kv head that lane 0's steps gave
+/// most attention, which is what an oracle of as many tokens keeps. All shares are 0..=1.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Judgement {
+    /// |kept ∩ best| / |best|, mean over the kv heads in which something was evicted.
+    pub recall: f32,
+    /// The least, and the first layer and kv head that has it.
+    pub least: f32,
+    pub layer: u32,
+    pub kv_head: u32,
+    /// Share of the steps' attention in lane 0 that falls on the set, or on what was generated: mean over the kv heads of
+    /// the layers that may evict. The same of the best set, and their quotient.
+    pub covered: f32,
+    pub covered_by_best: f32,
+    pub of_best: f32,
 }
 
 /// Of each step of a lane that reads a part of its cache; nothing is evicted by that, and no memory is saved.

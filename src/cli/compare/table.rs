@@ -5,6 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::HumanBytes;
 
+use super::judged;
 use super::measure::mean;
 use super::report::{LaneReport, Report};
 use crate::policy::sharing::{Shared, Tried, What};
@@ -16,12 +17,17 @@ const PLAIN_WIDTH: u16 = 140;
 const TEXT: usize = 300;
 const REGRETS: usize = 3;
 
-pub fn text(report: &Report) -> String {
+fn empty() -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     if table.width().is_none() {
         table.set_width(PLAIN_WIDTH);
     }
+    table
+}
+
+pub fn text(report: &Report) -> String {
+    let mut table = empty();
     let answer = report.lanes.iter().any(|lane| lane.answer_found.is_some());
     let mut header = vec![
         "lane",
@@ -75,6 +81,10 @@ pub fn text(report: &Report) -> String {
              that falls on what was read, mean and least over layers, heads and steps (delta: of the prompt's rows, the mean of\n\
              each head). No memory is saved by it.\n",
         );
+    }
+    let mut judged = empty();
+    if let Some(legend) = judged::fill(&mut judged, report) {
+        out.push_str(&format!("\n{judged}\n{legend}"));
     }
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.

@@ -7,7 +7,8 @@ use miette::Result;
 use super::record::{Asked, Mode, Outcome, mean};
 use super::task::Item;
 use crate::cli::session::Session;
-use crate::engine::frame::{Frame, Kept, LaneFrame};
+use crate::engine::frame::{Frame, LaneFrame};
+use crate::probe::survival::survival;
 
 /// How each lane did. The answer is fed whatever a lane would have said (teacher forcing), which gives both numbers at
 /// once: greedy decoding says the answer exactly if every one of its tokens is the most probable one after those before.
@@ -32,7 +33,9 @@ pub fn measure(session: &mut Session, item: &Item, mode: Mode, judged: bool) -> 
         let answers = answer(session, &fed, &ask.answer)?;
         asked.resize(lanes.len(), Vec::new());
         for ((asked, lane), (found, nll)) in asked.iter_mut().zip(lanes).zip(answers) {
-            let held = |span: &Range<u32>| span_kept(&lane.kept, span, &full_layers);
+            let held = |span: &Range<u32>| {
+                survival(&lane.kept, span.clone(), full_layers.iter().copied()).map(|left| left.share)
+            };
             let nll = Some(nll).filter(|nll| nll.is_finite());
             asked.push(Asked { found: judged.then_some(found), nll, span_kept: ask.span.as_ref().and_then(held) });
         }
@@ -73,11 +76,4 @@ fn answer(session: &mut Session, fed: &[u32], answer: &[u32]) -> Result<Vec<(boo
     }
     let tokens = answer.len().max(1) as f64;
     Ok(found.into_iter().zip(nll).map(|(found, nll)| (found, (nll / tokens) as f32)).collect())
-}
-
-/// Share of `span` that is held, mean over the kv heads of `layers`.
-fn span_kept(kept: &Kept, span: &Range<u32>, layers: &[usize]) -> Option<f32> {
-    let heads = layers.iter().flat_map(|layer| (0..kept.kv_heads).map(move |head| (*layer, head)));
-    let each = heads.flat_map(|(layer, head)| span.clone().map(move |at| kept.contains(layer, head, at as usize)));
-    mean(each.map(|held| f32::from(u8::from(held))))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::Sender;
 use miette::{Report, Result};
 
+use crate::cli::args::JudgeArgs;
 use crate::cli::prompt::{Prompt, encode, speller};
 use crate::engine::message::Event;
 use crate::engine::{EngineHandle, Options, Start, open};
@@ -21,11 +22,11 @@ pub struct Engine {
     pub failure: Arc<Mutex<Option<Report>>>,
 }
 
-pub fn spawn(location: Location, prompt: Prompt, options: Options) -> std::io::Result<Engine> {
+pub fn spawn(location: Location, prompt: Prompt, options: Options, judge: JudgeArgs) -> std::io::Result<Engine> {
     let (cancel, failure) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
     let (cancel_there, failure_there) = (cancel.clone(), failure.clone());
     let handle = EngineHandle::spawn(move |events| {
-        start(&location, prompt, &options, events, cancel_there).map_err(|report| {
+        start(&location, prompt, &options, &judge, events, cancel_there).map_err(|report| {
             let why = words(&report);
             if let Ok(mut slot) = failure_there.lock() {
                 *slot = Some(report);
@@ -40,6 +41,7 @@ fn start(
     location: &Location,
     prompt: Prompt,
     options: &Options,
+    judge: &JudgeArgs,
     events: &Sender<Event>,
     cancel: Arc<AtomicBool>,
 ) -> Result<Start> {
@@ -54,7 +56,8 @@ fn start(
         // Nobody listens any more only when the program ends.
         let _ = events.send(Event::Progress { what: "loading the weights (layers)".into(), done, total });
     };
-    let (core, info) = open(&model, options, progress)?;
+    let (mut core, info) = open(&model, options, progress)?;
+    judge.tell(&mut core, &prompt, &ids)?;
     Ok(Start {
         core,
         info,

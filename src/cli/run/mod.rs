@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use indicatif::HumanBytes;
 use miette::Result;
 
-use super::args::{LaneArgs, ModelArgs, PromptArgs};
+use super::args::{JudgeArgs, LaneArgs, ModelArgs, PromptArgs};
 use super::exit::{Interrupted, Io, Usage};
 use super::prompt::Prompt;
 use super::screen::ScreenArgs;
@@ -42,6 +42,8 @@ pub struct Args {
     pub prompt: PromptArgs,
     #[command(flatten)]
     pub lanes: LaneArgs,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -58,7 +60,7 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
     let location = resolve(&args.model.model)?;
     let prompt = Prompt::read(&args.prompt)?;
     let lanes = args.lanes.specs()?;
-    let engine = engine::spawn(location, prompt, args.model.options(lanes.clone()))
+    let engine = engine::spawn(location, prompt, args.model.options(lanes.clone()), args.judge.clone())
         .map_err(Io::while_("start the engine's thread"))?;
     let commands = engine.handle.commands.clone();
     let tee = match &args.record {

@@ -36,6 +36,7 @@ fn walk(args: &Args, prompt: &Prompt, lanes: Vec<LaneSpec>, recorder: Option<&Re
     let mut session = Session::open(&args.model, &args.model.options(lanes))?;
     let ids = prompt.encode(&session.model)?;
     session.check(&ids, args.steps)?;
+    args.judge.tell(&mut session.core, prompt, &ids)?;
     let interrupt = session.interrupt.clone();
     // The summary has no times in it.
     session.core.probes.timings = recorder.is_some();

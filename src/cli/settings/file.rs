@@ -110,6 +110,7 @@ mod tests {
             ("colour = 1", "no setting \"colour\"", "mouse"),
             ("threads = 0", "from 1 to 1024", "threads"),
             ("mouse = \"yes\"", "true or false", "mouse"),
+            ("regret_above = 20", "from 0 to 1", "regret_above"),
             ("lanes = [\"snapkw@50%\"]", "snapkw", "lane 0"),
             ("lanes = \"full\"", "a list", "lane 0"),
             ("device = \"gpu\"", "cuda:N", "device"),

@@ -4,6 +4,7 @@ use toml::Value;
 
 use super::{DEFAULT_LANES, Settings};
 use crate::cli::args::{bytes, physical_cores};
+use crate::engine::REGRET_ABOVE;
 use crate::policy::Policy;
 
 /// What is wrong with a value otherwise.
@@ -20,7 +21,7 @@ pub struct Key {
 }
 
 /// In the order of the file.
-pub const KEYS: [Key; 8] = [
+pub const KEYS: [Key; 9] = [
     Key {
         name: "model",
         meaning: "catalog name (`attnscope models`), FILE.gguf, a Hugging Face folder, or hf:owner/name",
@@ -79,6 +80,13 @@ pub const KEYS: [Key; 8] = [
         read: |settings, value| set(&mut settings.mouse, value.as_bool().ok_or_else(|| "true or false".into())),
         shown: |settings| settings.mouse.map(|mouse| mouse.to_string()),
     },
+    Key {
+        name: "regret_above",
+        meaning: "`run` and `compare` tell of evicted entries that lane 0 gives more than this probability later",
+        default: || REGRET_ABOVE.to_string(),
+        read: |settings, value| set(&mut settings.regret_above, probability(value)),
+        shown: |settings| settings.regret_above.map(|mass| mass.to_string()),
+    },
 ];
 
 fn set<T>(field: &mut Option<T>, value: Result<T, String>) -> Read {
@@ -93,6 +101,11 @@ fn text(value: &Value) -> Result<String, String> {
 fn threads(value: &Value) -> Result<u16, String> {
     let number = value.as_integer().and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=1024).contains(n));
     number.ok_or_else(|| "a number from 1 to 1024".into())
+}
+
+fn probability(value: &Value) -> Result<f32, String> {
+    let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
+    number.map(|n| n as f32).filter(|n| (0.0..=1.0).contains(n)).ok_or_else(|| "a number from 0 to 1".into())
 }
 
 fn lanes(value: &Value) -> Result<Vec<String>, String> {

@@ -35,6 +35,7 @@ pub struct Settings {
     pub lanes: Option<Vec<String>>,
     pub view: Option<String>,
     pub mouse: Option<bool>,
+    pub regret_above: Option<f32>,
 }
 
 #[derive(Debug, Error, Diagnostic)]

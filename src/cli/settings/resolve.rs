@@ -4,7 +4,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::{DEFAULT_LANES, Settings};
-use crate::cli::args::{LaneArgs, ModelArgs};
+use crate::cli::args::{JudgeArgs, LaneArgs, ModelArgs};
 
 /// What the file may say where the command line does not.
 pub struct Resolver<'a> {
@@ -38,6 +38,10 @@ impl<'a> Resolver<'a> {
     pub fn screen(&self, view: &mut Option<String>, mouse: &mut bool) {
         self.fill("view", view, Some(&self.settings.view));
         self.fill("mouse", mouse, self.settings.mouse.as_ref());
+    }
+
+    pub fn judge(&self, args: &mut JudgeArgs) {
+        self.fill("regret_above", &mut args.regret_above, self.settings.regret_above.as_ref());
     }
 
     /// Where the command line names no lane.

@@ -129,7 +129,7 @@ fn frames_that_contradict_themselves_are_refused() {
     }
     assert_eq!(says(&unmeasured, 1).unwrap(), (1, false), "probes may be off");
     type Change = (&'static str, fn(&mut Frame));
-    let changes: [Change; 12] = [
+    let changes: [Change; 16] = [
         // Large where nothing has to be there to back it.
         ("residual", |f| f.lanes[0].residual = Arc::new(ResidualStats { points: 1 << 40, ..Default::default() })),
         ("attention", |f| f.lanes[0].attention = Arc::new(AttentionStats { heads: 1 << 40, ..Default::default() })),
@@ -143,6 +143,10 @@ fn frames_that_contradict_themselves_are_refused() {
         ("lanes", |f| f.lanes.clear()),
         ("position", |f| f.lanes[1].pos = u32::MAX),
         ("tokens", |f| f.lanes[0].fed = Arc::from([])),
+        ("spans", |f| f.spans = [PromptSpan { name: "x".into(), from: 0, to: 4 }].into()),
+        ("spans", |f| f.lanes[1].survival[0].layer = 2),
+        ("spans", |f| f.spans = Arc::from([])),
+        ("spans", |f| f.lanes[1].recall = Some(Recall { oracle: 2, share: 1.0 })),
     ];
     for (what, change) in changes {
         let mut lie = frame(1);

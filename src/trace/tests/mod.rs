@@ -118,6 +118,9 @@ pub fn frame(step: u32) -> Frame {
             reads: (lane > 0 && step > 0).then(|| reads.clone()),
             against: (lane > 0).then_some(Against { kl: 0.125, top1_agrees: true, same_prefix: true }),
             lens: vec![LensLayer { point: 4, top: vec![(40 + step, 0.5)] }],
+            survival: vec![Survival { share: 0.75, least: 0.5, layer: 0, kv_head: 0 }],
+            covered: (lane > 0 && step > 0).then_some(0.5),
+            recall: (lane > 0).then_some(Recall { oracle: 1, share: 0.5 }),
         }
     };
     let op = OpTime { name: "matmul".into(), calls: 2, total_ns: 300, ns: vec![100, 200], bytes: 64, flops: 32 };
@@ -129,6 +132,7 @@ pub fn frame(step: u32) -> Frame {
         memory: Memory { weights: 4936, ..Memory::default() },
         wall_ns: 1000,
         findings: Vec::new(),
+        spans: [PromptSpan { name: "prompt".into(), from: 0, to: 2 }].into(),
     }
 }
 

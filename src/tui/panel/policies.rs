@@ -11,6 +11,7 @@ use ratatui::text::Span;
 use crate::engine::frame::{Kept, LaneFrame, Reads};
 use crate::tui::action::Action;
 use crate::tui::asker::Asker;
+use crate::tui::judging::{Judging, Tone};
 use crate::tui::panel::{Caption, Panel, Reply};
 use crate::tui::ramp::RampName;
 use crate::tui::seen::{Seen, Selection};
@@ -22,6 +23,10 @@ use crate::tui::{reading, text, units};
 
 /// Columns of the strips' names.
 const NAMES: u16 = 5;
+/// Rows of lane 0 where the others need the rest: head, text, positions.
+const FIRST: u16 = 3;
+/// Rows that another lane gets before lane 0 gets more: head, what is left, text, three strips.
+const WANTED: u16 = 6;
 
 /// Everything the panel shows of one lane.
 struct Row {
@@ -41,6 +46,7 @@ struct Row {
     kl: Vec<Option<f32>>,
     agreed: usize,
     compared: usize,
+    judging: Judging,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,6 +114,7 @@ impl Row {
             kl: newest.iter().map(|f| against(f).filter(|a| a.same_prefix).map(|a| a.kl)).collect(),
             agreed: compared.iter().filter(|a| a.top1_agrees).count(),
             compared: compared.len(),
+            judging: if lane == 0 { Judging::default() } else { Judging::of(lane, frames.iter().map(|f| &**f)) },
         }
     }
 }
@@ -136,14 +143,37 @@ fn tail(words: &str, width: usize, height: usize) -> (usize, Vec<String>) {
     (before, lines)
 }
 
+/// What is left of each part of the prompt, and how well it was chosen; returns the rows it took.
+fn draw_judging(place: Rect, buf: &mut Buffer, seen: &Seen, judging: &Judging) -> u16 {
+    let mut x = 0;
+    for (words, tone) in judging.line(place.width as usize) {
+        let style = match tone {
+            Tone::Words => seen.theme.soft(),
+            Tone::Number => seen.theme.base(),
+            Tone::Gone => Style::new().fg(seen.theme.bad),
+        };
+        x = put::at(buf, place, x, 0, &words, style);
+    }
+    (x > 0) as u16
+}
+
 impl Policies {
-    /// The place of a lane; what does not divide evenly goes to lane 0's text.
+    /// Rows of lane 0: what the others leave.
+    fn first(&self) -> u16 {
+        let others = self.rows.len().saturating_sub(1) as u16;
+        self.height.saturating_sub(others.saturating_mul(self.each)).max(1)
+    }
+
+    /// The place of a lane.
     fn block(&self, lane: usize, area: Rect) -> Option<Rect> {
-        let spare = if self.from == 0 { area.height.saturating_sub(self.each * self.rows.len() as u16) } else { 0 };
         let place = lane.checked_sub(self.from)? as u16;
-        let top = place * self.each + if place > 0 { spare } else { 0 };
-        let height = self.each + if place == 0 { spare } else { 0 };
-        (top < area.height).then(|| Rect { y: area.y + top, height: height.min(area.height - top), ..area })
+        let rows = |lane: usize| if lane == 0 { self.first() } else { self.each };
+        let before = if place == 0 { 0 } else { rows(self.from) + (place - 1) * self.each };
+        (before < area.height).then(|| Rect {
+            y: area.y + before,
+            height: rows(lane).min(area.height - before),
+            ..area
+        })
     }
 
     fn draw_head(&self, area: Rect, buf: &mut Buffer, seen: &Seen, lane: usize, row: &Row) {
@@ -286,9 +316,11 @@ impl Panel for Policies {
         }
         let lanes = self.rows.len().max(1) as u16;
         // A lane needs a row at least; more lanes than rows scroll.
-        self.each = (area.height / lanes).max(1);
+        let even = (area.height / lanes).max(1);
+        let others = area.height.saturating_sub(FIRST).checked_div(lanes - 1).unwrap_or(0);
+        self.each = if even < FIRST { even } else { even.max(others.min(WANTED)) };
         self.height = area.height;
-        let fits = (area.height / self.each).max(1) as usize;
+        let fits = self.rows.len().min(area.height.max(1) as usize);
         let lane = seen.lane_index();
         self.from = self.from.min(lane).max((lane + 1).saturating_sub(fits));
         self.from = self.from.min(self.rows.len().saturating_sub(fits));
@@ -314,6 +346,7 @@ impl Panel for Policies {
             "evicted everywhere",
         ));
         spans.push(Span::styled("· KL(lane 0 ‖ lane), nats, while the text is the same ", theme.soft()));
+        spans.push(Span::styled("· covers: of lane 0's attention in all steps ", theme.soft()));
         Caption {
             facts: put::whole_spans(facts, area.width as usize),
             legend: put::whole_spans(spans, area.width as usize),
@@ -336,6 +369,12 @@ impl Panel for Policies {
                 let place = Rect { x: area.x + indent, y, width: area.width - indent, height: 1 };
                 put::at(buf, place, 0, 0, &reading::line(reads, place.width as usize), seen.theme.soft());
                 (y, rest) = (y + 1, rest - 1);
+            }
+            if rest > 2 && i > 0 {
+                let indent = NAMES.min(area.width);
+                let place = Rect { x: area.x + indent, y, width: area.width - indent, height: 1 };
+                let drawn = draw_judging(place, buf, seen, &row.judging);
+                (y, rest) = (y + drawn, rest - drawn);
             }
             let strips = match rest {
                 0 => 0,

@@ -15,7 +15,7 @@ use crate::tui::panel::{Caption, Panel, Reply};
 use crate::tui::seen::{Seen, Selection};
 use crate::tui::theme::Theme;
 use crate::tui::widget::{bar, legend, put};
-use crate::tui::{text, units};
+use crate::tui::{judging, text, units};
 
 #[derive(Default)]
 pub struct Why {
@@ -80,6 +80,12 @@ impl Why {
         self.answers.get(lane)?.as_deref()
     }
 
+    /// The named part of the prompt that the token lies in, and what the lane has left of it.
+    fn span(&self, seen: &Seen, lane: usize) -> Option<(String, f32)> {
+        let frame = seen.frame()?;
+        judging::left(&frame.spans, &frame.lanes.get(lane)?.survival, seen.token())
+    }
+
     /// One lane: how many caches hold the token, and by what.
     fn draw_lane(&self, area: Rect, buf: &mut Buffer, seen: &Seen, lane: usize, spec: &str) {
         let theme = seen.theme;
@@ -99,6 +105,13 @@ impl Why {
         for (n, what) in [(protected, "protected in"), (count(Fate::Left) + count(Fate::LeftBefore), "left")] {
             if n > 0 {
                 words += &format!(" · {what} {n}");
+            }
+        }
+        if let Some((span, share)) = self.span(seen, lane) {
+            let more = format!(" · {span} held {}", units::percent(f64::from(share)));
+            let room = area.width.saturating_sub(names + 14) as usize;
+            if text::width(&words) + text::width(&more) <= room {
+                words += &more;
             }
         }
         put::at(buf, area, names + 14, 0, &words, theme.base());
@@ -176,6 +189,9 @@ impl Panel for Why {
             Span::styled(format!("{} ", seen.spelled(token)), theme.strong()),
             Span::styled(format!("at {token} "), theme.soft()),
         ];
+        if let Some((span, _)) = self.span(seen, 0) {
+            facts.push(Span::styled(format!("in {span} "), theme.soft()));
+        }
         if !seen.live {
             facts.push(Span::styled("· as decided by the newest step ", Style::new().fg(theme.warn)));
         }
