@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::core::Core;
 use super::error::{EngineError, Result};
 use super::frame::{Kept, PromptSpan, Recall, Survival};
@@ -86,18 +88,21 @@ impl Core {
 
     fn covered_by(&self, kept: &Kept) -> Option<f32> {
         let (heads, group) = (self.config().heads, self.config().heads / self.config().kv_heads);
-        let (mut sum, mut rows) = (0.0f64, 0u32);
-        for layer in self.evicting_layers() {
-            for head in 0..heads {
+        let of_layer = |layer: usize| -> f64 {
+            let of_head = |head| {
                 let row = self.backend.newest_row(self.lanes[0].cache, layer, head);
                 // What was fed in this step came after `kept`, and every lane holds it.
                 let (old, fed) = row.split_at(kept.positions.min(row.len()));
-                sum += f64::from(covered_mass(old, kept.head(layer, head / group)));
-                sum += fed.iter().map(|&p| f64::from(p)).sum::<f64>();
-                rows += 1;
-            }
-        }
-        (rows > 0).then(|| (sum / f64::from(rows)) as f32)
+                let fed: f64 = fed.iter().map(|&p| f64::from(p)).sum();
+                f64::from(covered_mass(old, kept.head(layer, head / group))) + fed
+            };
+            (0..heads).map(of_head).sum()
+        };
+        let layers: Vec<usize> = self.evicting_layers().collect();
+        let rows = layers.len() * heads;
+        // summed in the order of the layers, however many threads there are
+        let masses: Vec<f64> = layers.into_par_iter().map(of_layer).collect();
+        (rows > 0).then(|| (masses.iter().sum::<f64>() / rows as f64) as f32)
     }
 
     /// Of lane `i`, against the oracle of the nearest size.

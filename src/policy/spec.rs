@@ -267,7 +267,8 @@ mod tests {
         assert_eq!((problem, at), (Problem::UnknownKey { policy: "snapkv", key: "windw".into() }, 16));
         assert_eq!(help, "did you mean `window`? keys of `snapkv`: window, kernel, pool");
         assert_eq!(refused("full:sinks=4").2, "`full` has no keys");
-        assert!(refused("quux").2.starts_with("known: full, window, "));
+        let known = refused("quux").2;
+        assert!(known.starts_with("known: full, ") && known.contains(", window"), "{known}");
     }
 
     #[test]

@@ -10,14 +10,16 @@ use crate::simd::{LANES, fold_sum, vectorized};
 
 /// Σ p_j over the positions whose bit is set; `row` [n] is dense, `held` is [ceil(n / 64)] words or fewer.
 pub fn covered_mass(row: &[f32], held: &[u64]) -> f32 {
-    let mass = |(p, &word): (&[f32], &u64)| match word {
-        0 => 0.0,
-        _ => vectorized(
-            #[inline(always)]
-            || masked_sum(p, word),
-        ),
-    };
-    row.chunks(64).zip(held).map(mass).map(f64::from).sum::<f64>() as f32
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut sum = 0.0f64;
+            for (p, &word) in row.chunks(64).zip(held).filter(|(_, word)| **word != 0) {
+                sum += f64::from(masked_sum(p, word));
+            }
+            sum as f32
+        },
+    )
 }
 
 #[inline(always)]
