@@ -167,11 +167,10 @@ fn position_means(core: &mut Core, n: usize) -> Result<Vec<PositionMeans>> {
 pub fn kept(core: &Core, i: usize) -> Kept {
     let (layers, kv_heads) = (core.config().layers.len(), core.config().kv_heads);
     let mut kept = Kept::new(layers, kv_heads, core.prompt.len() + core.step as usize);
-    for layer in 0..layers {
-        for head in 0..kv_heads {
-            for &p in core.backend.positions(core.lanes[i].cache, layer, head) {
-                kept.set(layer, head, p as usize);
-            }
+    let words = kept.positions.div_ceil(64);
+    for (at, bits) in kept.bits.chunks_exact_mut(words.max(1)).enumerate() {
+        for &p in core.backend.positions(core.lanes[i].cache, at / kv_heads, at % kv_heads) {
+            bits[p as usize / 64] |= 1 << (p % 64);
         }
     }
     kept

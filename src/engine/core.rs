@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::assemble;
 use super::error::{EngineError, Result};
 use super::facts::Facts;
-use super::frame::{Finding, Frame};
+use super::frame::{Finding, Frame, Kept};
 use super::history::History;
 use super::judge::Judged;
 use super::lane::{Lane, LaneSpec};
@@ -350,9 +352,17 @@ impl Core {
             lane.fed.push(token);
         }
         let (regrets, covered) = (self.regrets(), self.covered());
+        let mut changed = Vec::new();
         for i in 0..self.lanes.len() {
-            self.compact(i)?;
+            changed.push(self.compact(i)?);
         }
+        let read = self.prompt.len() + self.step as usize;
+        let kept = |(i, changed): (usize, bool)| match changed {
+            true => assemble::kept(self, i),
+            false => assemble::grown(&self.lanes[i].kept, read),
+        };
+        let kept: Vec<Kept> = changed.into_par_iter().enumerate().map(kept).collect();
+        self.lanes.iter_mut().zip(kept).for_each(|(lane, kept)| lane.kept = Arc::new(kept));
         let frame = assemble::step_frame(self, pass, regrets, covered)?;
         if self.step.is_multiple_of(super::travel::INTERVAL) {
             super::travel::remember(self);
@@ -360,8 +370,8 @@ impl Core {
         Ok(frame)
     }
 
-    /// Lets lane `i`'s policy decide and the losing entries leave.
-    fn compact(&mut self, i: usize) -> Result<()> {
+    /// Lets lane `i`'s policy decide and the losing entries leave; whether there were any.
+    fn compact(&mut self, i: usize) -> Result<bool> {
         let (policy, cache) = (self.lanes[i].policy.clone(), self.lanes[i].cache);
         let read = self.prompt.len() + self.step as usize;
         self.lanes[i].history.push(&*self.backend, &self.decoder, cache, read);
@@ -372,12 +382,7 @@ impl Core {
             self.lanes[i].shift = self.shift(&policy, cache);
         }
         self.store(&policy, cache, self.step)?;
-        if changed {
-            self.lanes[i].kept = Arc::new(assemble::kept(self, i));
-            return Ok(());
-        }
-        self.lanes[i].kept = Arc::new(assemble::grown(&self.lanes[i].kept, self.prompt.len() + self.step as usize));
-        Ok(())
+        Ok(changed)
     }
 
     /// Stops a pass that cannot be finished, so that the next command starts clean.

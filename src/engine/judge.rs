@@ -82,27 +82,35 @@ impl Core {
     /// cut again.
     pub(super) fn covered(&self) -> Vec<Option<f32>> {
         let cut = |i: &usize| *i > 0 && self.probes.attention && self.lanes[*i].policy.evicts();
-        let of = |i: usize| Some(i).filter(cut).and_then(|i| self.covered_by(&self.lanes[i].kept));
-        (0..self.lanes.len()).map(of).collect()
-    }
-
-    fn covered_by(&self, kept: &Kept) -> Option<f32> {
-        let (heads, group) = (self.config().heads, self.config().heads / self.config().kv_heads);
-        let of_layer = |layer: usize| -> f64 {
-            let of_head = |head| {
-                let row = self.backend.newest_row(self.lanes[0].cache, layer, head);
-                // What was fed in this step came after `kept`, and every lane holds it.
-                let (old, fed) = row.split_at(kept.positions.min(row.len()));
-                let fed: f64 = fed.iter().map(|&p| f64::from(p)).sum();
-                f64::from(covered_mass(old, kept.head(layer, head / group))) + fed
-            };
-            (0..heads).map(of_head).sum()
-        };
+        let lanes: Vec<usize> = (0..self.lanes.len()).filter(cut).collect();
         let layers: Vec<usize> = self.evicting_layers().collect();
-        let rows = layers.len() * heads;
-        // summed in the order of the layers, however many threads there are
-        let masses: Vec<f64> = layers.into_par_iter().map(of_layer).collect();
-        (rows > 0).then(|| (masses.iter().sum::<f64>() / rows as f64) as f32)
+        let (heads, group) = (self.config().heads, self.config().heads / self.config().kv_heads);
+        let mut covered = vec![None; self.lanes.len()];
+        if lanes.is_empty() || layers.is_empty() {
+            return covered;
+        }
+        // one layer: the sum over its heads, for each of `lanes`
+        let of_layer = |&layer: &usize| -> Vec<f64> {
+            let mut sums = vec![0.0; lanes.len()];
+            for head in 0..heads {
+                let row = self.backend.newest_row(self.lanes[0].cache, layer, head);
+                for (sum, &lane) in sums.iter_mut().zip(&lanes) {
+                    let kept = &self.lanes[lane].kept;
+                    // What was fed in this step came after `kept`, and every lane holds it.
+                    let (old, fed) = row.split_at(kept.positions.min(row.len()));
+                    *sum += f64::from(covered_mass(old, kept.head(layer, head / group)));
+                    *sum += fed.iter().map(|&p| f64::from(p)).sum::<f64>();
+                }
+            }
+            sums
+        };
+        // added in the order of the layers, however many threads there are
+        let masses: Vec<Vec<f64>> = layers.par_iter().map(of_layer).collect();
+        for (at, &lane) in lanes.iter().enumerate() {
+            let sum: f64 = masses.iter().map(|of_lanes| of_lanes[at]).sum();
+            covered[lane] = Some((sum / (layers.len() * heads) as f64) as f32);
+        }
+        covered
     }
 
     /// Of lane `i`, against the oracle of the nearest size.
