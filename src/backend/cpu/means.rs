@@ -12,10 +12,8 @@ use super::program::Items;
 use super::shared::Grid;
 use super::simd::vectorized;
 
-/// Positions summed over all heads at a time: they stay in registers.
-const SPAN: usize = 64;
-/// Positions of one item of work.
-const CHUNK: usize = 512;
+/// Positions of one item of work: their sums stay in the first-level cache while the rows stream by.
+const CHUNK: usize = 1024;
 
 /// Adds what all heads have at positions `from..from + sum.len()` to `sum`; `of` picks a query head's values.
 fn add_heads(heads: &[HeadCache], of: impl Fn(&HeadCache, usize) -> &[f32], from: usize, sum: &mut [f32]) {
@@ -54,19 +52,11 @@ fn rows<'a>(of: &impl Fn(&HeadCache, usize) -> &[f32], cache: &'a HeadCache, slo
     (0..cache.received.len()).map(|head| &of(cache, head)[slots.clone()]).collect()
 }
 
-/// sum += Σ rows, each no longer than `sum`.
+/// sum += Σ rows, each as long as `sum`. Row after row: hundreds of them side by side would not be fetched ahead.
 #[inline(always)]
 fn add_rows(rows: &[&[f32]], sum: &mut [f32]) {
-    for (i, sum) in sum.chunks_mut(SPAN).enumerate() {
-        let mut all = [0.0f32; SPAN];
-        for row in rows {
-            let row = &row[row.len().min(i * SPAN)..row.len().min((i + 1) * SPAN)];
-            match row.first_chunk::<SPAN>() {
-                Some(row) => all.iter_mut().zip(row).for_each(|(sum, v)| *sum += v),
-                None => all.iter_mut().zip(row).for_each(|(sum, v)| *sum += v),
-            }
-        }
-        sum.iter_mut().zip(all).for_each(|(sum, v)| *sum += v);
+    for row in rows {
+        sum.iter_mut().zip(*row).for_each(|(sum, v)| *sum += v);
     }
 }
 
