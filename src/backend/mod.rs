@@ -18,6 +18,7 @@ use crate::model::tensor::Tensor;
 use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
+use crate::policy::watch::Watches;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -254,6 +255,10 @@ pub trait Inspect {
     fn shelve_queries(&mut self, first: u32);
     /// Brings the queries back that were put away; those kept since are gone.
     fn restore_queries(&mut self);
+    /// From the next pass on `watches` look at the rows of the cache whose queries are kept.
+    fn watch(&mut self, watches: &Watches);
+    /// What they have summed up since [watch][layer · H + head][slots]; ends it.
+    fn take_watched(&mut self) -> Vec<Vec<Vec<f32>>>;
     /// Kept queries after rope [positions, D].
     fn queries(&self, layer: usize, head: usize, positions: Range<u32>) -> Vec<f32>;
     /// Attention rows of kept queries over the slots of `cache` [rows, n]: exp(s − lse) where visible, else 0.

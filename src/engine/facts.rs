@@ -4,26 +4,30 @@
 use super::history::History;
 use crate::backend::{Backend, CacheId, Result};
 use crate::model::decoder::Decoder;
+use crate::policy::watch::Watches;
 
 /// What to gather.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Needs {
     pub cosines: bool,
     pub inputs: bool,
+    pub watches: Watches,
 }
 
 impl Needs {
-    pub fn any(self) -> bool {
+    /// Something between an attention and the sublayer before it.
+    pub fn between(&self) -> bool {
         self.cosines || self.inputs
     }
 
     pub fn or(self, other: Self) -> Self {
-        Self { cosines: self.cosines || other.cosines, inputs: self.inputs || other.inputs }
+        let (cosines, inputs) = (self.cosines || other.cosines, self.inputs || other.inputs);
+        Self { cosines, inputs, watches: self.watches.or(other.watches) }
     }
 
     /// Everything that `other` needs is needed here.
-    pub fn covers(self, other: Self) -> bool {
-        self.or(other) == self
+    pub fn covers(&self, other: Self) -> bool {
+        self.clone().or(other) == *self
     }
 }
 
@@ -35,6 +39,8 @@ pub struct Facts {
     pub cosines: Vec<f32>,
     /// What each attention was given, its norm applied [layers][tokens · hidden].
     pub inputs: Vec<Vec<f32>>,
+    /// What watches have made of the rows of the whole prompt [watch][layer · H + head][tokens].
+    pub watched: Vec<Vec<Vec<f32>>>,
     /// Which entries the prompt's last rows favoured, while a policy that counts them decides about this cache.
     pub marks: Option<(CacheId, History)>,
     sums: Vec<f64>,
@@ -45,7 +51,8 @@ impl Facts {
     pub fn new(layers: usize, needs: Needs) -> Self {
         let of = |wanted: bool| if wanted { layers } else { 0 };
         let (cosines, inputs) = (vec![0.0; of(needs.cosines)], vec![Vec::new(); of(needs.inputs)]);
-        Self { needs, cosines, inputs, marks: None, sums: vec![0.0; of(needs.cosines)], before: Vec::new() }
+        let sums = vec![0.0; of(needs.cosines)];
+        Self { needs, cosines, inputs, watched: Vec::new(), marks: None, sums, before: Vec::new() }
     }
 
     /// Call between the sublayers before an attention and the attention itself.

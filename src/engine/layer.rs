@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::view::{About, Rows, note};
 use crate::backend::{Attention, BackendError};
 use crate::policy::part::{LayerView, Norm};
+use crate::policy::watch::{Watch, again};
 use crate::simd::sum_of_squares;
 
 /// One layer of a cache.
@@ -128,6 +129,17 @@ impl LayerView for LayerCaches<'_> {
 
     fn turns(&self) -> &[f32] {
         self.about.decoder.turns(self.attention.layer)
+    }
+
+    fn watched(&self, layer: usize, head: usize, watch: &dyn Watch) -> Vec<f32> {
+        let facts = self.about.facts;
+        let sums = facts.needs.watches.place(&watch.name()).and_then(|place| facts.watched.get(place));
+        let sums = sums.and_then(|heads| heads.get(layer * self.heads() + head));
+        let positions = self.positions(head / self.group());
+        let whole = |sums: &&Vec<f32>| {
+            positions.len() == sums.len() && positions.last().is_some_and(|&last| last as usize + 1 == positions.len())
+        };
+        sums.filter(whole).cloned().unwrap_or_else(|| again(self, layer, head, watch))
     }
 
     fn projected(&self, head: usize, norm: Norm) -> Vec<f32> {

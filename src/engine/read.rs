@@ -40,7 +40,8 @@ struct Own {
 
 /// What a policy asks to be gathered while a prompt is read.
 fn needs(policy: &Policy) -> Needs {
-    Needs { cosines: policy.needs_cosines(), inputs: policy.needs_inputs() }
+    let (cosines, inputs) = (policy.needs_cosines(), policy.needs_inputs());
+    Needs { cosines, inputs, watches: policy.watches() }
 }
 
 impl Core {
@@ -63,8 +64,9 @@ impl Core {
             .specs
             .iter()
             .map(|spec| needs(&spec.policy))
-            .fold(Needs { cosines: self.take_cosines, inputs: false }, Needs::or);
+            .fold(Needs { cosines: self.take_cosines, ..Needs::default() }, Needs::or);
         self.facts = Facts::new(self.config().layers.len(), needs);
+        self.backend.watch(&self.facts.needs.watches);
         let mut read = 0;
         for chunk in ids.chunks(self.max_rows) {
             if let Pause::Stop = self.read_rows(chunk, read, cache, &mut between)? {
@@ -74,6 +76,7 @@ impl Core {
             stats.add(&*self.backend);
             read += chunk.len();
         }
+        self.facts.watched = self.backend.take_watched();
         // The lens runs products of its own: the prompt's logits are gone after it.
         let logits = Arc::new(Logits::from(self.backend.logits()));
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
@@ -97,7 +100,7 @@ impl Core {
         self.backend.begin(&rows, self.probes, Some(cache))?;
         self.decoder.embed(&mut *self.backend);
         for index in 0..self.decoder.sublayers() {
-            if index % 2 == 0 && self.facts.needs.any() {
+            if index % 2 == 0 && self.facts.needs.between() {
                 self.facts.before(&self.decoder, &mut *self.backend)?;
                 self.decoder.sublayer(&mut *self.backend, index);
                 self.facts.after(&self.decoder, &mut *self.backend, index / 2, read + chunk.len())?;
@@ -123,6 +126,7 @@ impl Core {
             self.backend.free(lane.cache);
         }
         self.backend.truncate_queries(0);
+        self.backend.take_watched();
         self.prompt_hidden.clear();
         self.keyframes.clear();
         self.findings.clear();
@@ -198,19 +202,21 @@ impl Core {
 
     /// Reads the prompt once more into nowhere where `policy` asks for what was not gathered the first time.
     pub(super) fn gather_for(&mut self, policy: &Policy) -> Result<()> {
-        let wanted = self.facts.needs.or(needs(policy));
-        if self.facts.needs.covers(wanted) {
+        let wanted = self.facts.needs.clone().or(needs(policy));
+        if self.facts.needs.covers(wanted.clone()) {
             return Ok(());
         }
         self.facts = Facts::new(self.config().layers.len(), wanted);
         let cache = self.backend.cache();
         self.backend.shelve_queries(0);
+        self.backend.watch(&self.facts.needs.watches);
         let (prompt, mut read) = (self.prompt.clone(), 0);
         let outcome = prompt.chunks(self.max_rows).try_for_each(|chunk| {
             self.read_rows(chunk, read, cache, &mut |_, _| Pause::Continue)?;
             read += chunk.len();
             Ok(())
         });
+        self.facts.watched = self.backend.take_watched();
         self.backend.restore_queries();
         self.backend.free(cache);
         outcome

@@ -14,6 +14,7 @@ use super::reader::{Reader, Readers, Setting};
 use super::select::ties;
 use super::sharing::Sharing;
 use super::spec::Spec;
+use super::watch::Watches;
 
 /// What a lane's cache holds. Cheap to clone.
 #[derive(Clone)]
@@ -245,6 +246,12 @@ impl Policy {
     pub fn needs_received(&self) -> bool {
         let stored = self.storage.as_ref().is_some_and(|storage| storage.needs_received());
         stored || self.evictors.iter().any(|e| e.needs_received())
+    }
+
+    /// What has to look at the prompt's rows while it is read.
+    pub fn watches(&self) -> Watches {
+        let first = self.evictors.iter().filter(|e| e.schedule().acts(0));
+        Watches::default().or(Watches(first.filter_map(|e| e.watch()).collect()))
     }
 
     /// What each attention was given must be kept while the prompt is read.

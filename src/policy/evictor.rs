@@ -10,6 +10,7 @@ use super::part::{
     Sizes,
 };
 use super::select::select;
+use super::watch::Watch;
 
 #[derive(Clone)]
 pub(super) struct Evictor {
@@ -164,6 +165,10 @@ impl Evictor {
 
     pub fn needs_received(&self) -> bool {
         self.scorer.needs_received() || self.rewriter.as_ref().is_some_and(|rewriter| rewriter.needs_received())
+    }
+
+    pub fn watch(&self) -> Option<Arc<dyn Watch>> {
+        self.scorer.watch()
     }
 
     pub fn needs_inputs(&self) -> bool {

@@ -6,11 +6,10 @@
 //! of the budget stays. u is a pure function of (seed, layer, query head, both positions).
 //!
 //! The authors go on while decoding with τ from 1 to 2, know multi-head attention only, and add noise to masked
-//! entries too. Here once, after the prompt: noise is drawn per pair, so every pair is looked at (T²/2 per head,
-//! the most expensive scorer).
+//! entries too. Here once, after the prompt: noise is drawn per pair, so every row is looked at, while the prompt is read.
 
 use linkme::distributed_slice;
-use rayon::prelude::*;
+use std::sync::Arc;
 
 use super::amount::Amount;
 use super::descriptor::{Descriptor, Family, Paper};
@@ -18,6 +17,7 @@ use super::key::{Count, Key, OfBudget, Real};
 use super::part::{LayerView, Moment, Part, Scorer, Scores, group_mean};
 use super::random::mix;
 use super::registry::REGISTERED;
+use super::watch::{RowAt, Watch};
 use crate::simd::{exp, ln, sum, vectorized};
 
 static RECENT: Key<OfBudget> =
@@ -41,14 +41,12 @@ pub static POLICY: Descriptor = Descriptor {
     },
 };
 
+#[derive(Clone, Copy)]
 struct Keyformer {
     recent: Amount,
     tau: f32,
     seed: u64,
 }
-
-/// Rows held at once.
-const ROWS: u32 = 64;
 
 impl Scorer for Keyformer {
     fn decodes(&self) -> bool {
@@ -59,29 +57,30 @@ impl Scorer for Keyformer {
         prompt
     }
 
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
+        Some(Arc::new(*self))
+    }
+
     fn score(&self, at: Moment, budget: usize, view: &dyn LayerView) -> Option<Scores> {
-        let end = view.newest() + 1;
-        let received = group_mean(view, |head| {
-            let stream = mix(mix(mix(self.seed) ^ at.layer as u64) ^ head as u64);
-            let positions = view.positions(head / view.group());
-            let mut sums = vec![0.0; positions.len()];
-            for from in (0..end).step_by(ROWS as usize) {
-                let mut rows = view.rows(head, from..(from + ROWS).min(end));
-                let row = rows.par_chunks_exact_mut(positions.len().max(1)).zip(from..end);
-                row.for_each(|(row, i)| {
-                    let seen = positions.partition_point(|&p| p <= i);
-                    vectorized(
-                        #[inline(always)]
-                        || self.disturb(&mut row[..seen], &positions[..seen], mix(stream ^ i as u64)),
-                    );
-                });
-                for row in rows.chunks_exact(positions.len().max(1)) {
-                    sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += y);
-                }
-            }
-            sums
-        });
+        let received = group_mean(view, |head| view.watched(at.layer, head, self));
         Some(Scores::free(received).keep_newest(self.recent.of(budget)))
+    }
+}
+
+impl Watch for Keyformer {
+    fn name(&self) -> String {
+        format!("keyformer tau={} seed={}", self.tau, self.seed)
+    }
+
+    fn row(&self, at: RowAt, positions: &[u32], row: &mut [f32], sums: &mut [f32]) {
+        let stream = mix(mix(mix(mix(self.seed) ^ at.layer as u64) ^ at.head as u64) ^ at.position as u64);
+        vectorized(
+            #[inline(always)]
+            || {
+                self.disturb(row, positions, stream);
+                sums.iter_mut().zip(&*row).for_each(|(sum, y)| *sum += y);
+            },
+        );
     }
 }
 

@@ -20,6 +20,7 @@ pub mod storage;
 pub mod subset;
 pub mod systems;
 pub mod view;
+pub mod watch;
 
 mod block;
 mod blockwise;

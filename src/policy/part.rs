@@ -11,6 +11,7 @@ use super::reader::Reader;
 use super::sharing::Sharing;
 pub use super::storage::Storage;
 pub use super::view::{Ahead, LaneView, LayerView, Moment, Norm, Sizes, Start, Text};
+use super::watch::Watch;
 
 /// When a scorer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +167,10 @@ pub trait Scorer: Send + Sync {
     /// What is wrong if the scorer cannot work on a model of this shape (it has data of its own for another one).
     fn fits(&self, _model: Sizes) -> Result<(), String> {
         Ok(())
+    }
+    /// What looks at every row of the prompt while it is read; its sums are [`LayerView::watched`].
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
+        None
     }
     /// The scorer reads [`LayerView::inputs`], which are gathered while the prompt is read.
     fn needs_inputs(&self) -> bool {

@@ -14,6 +14,7 @@ use super::descriptor::{Descriptor, Family};
 use super::key::{Count, Key};
 use super::part::{LaneView, LayerView, Moment, Part, Schedule, Scorer, Scores, Sizes};
 use super::registry::REGISTERED;
+use super::watch::Watch;
 
 static SINKS: Key<Count> = Key::new("sinks", "first positions that always stay", Count(0, 1_000_000), 4);
 static RECENT: Key<Count> = Key::new("recent", "newest positions that always stay", Count(0, 1_000_000), 0);
@@ -76,6 +77,10 @@ impl Scorer for Protect {
 
     fn window(&self, prompt: usize) -> usize {
         self.scorer.window(prompt)
+    }
+
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
+        self.scorer.watch()
     }
 
     fn needs_inputs(&self) -> bool {

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::ops::Range;
 
 use super::part::{LayerView, Norm};
+use super::watch::{Watch, again};
 
 /// Some slots of another view. Attention rows are a softmax over these slots alone: the row of the whole, divided by
 /// what these slots hold of it. Column sums (`received`) stay those of the whole: rows of the past are not taken again.
@@ -114,6 +115,10 @@ impl LayerView for Subset<'_> {
     fn turns(&self) -> &[f32] {
         self.whole.turns()
     }
+    fn watched(&self, layer: usize, head: usize, watch: &dyn Watch) -> Vec<f32> {
+        again(self, layer, head, watch)
+    }
+
     fn projected(&self, head: usize, norm: Norm) -> Vec<f32> {
         self.gather(&self.whole.projected(head, norm), head / self.group(), 1)
     }

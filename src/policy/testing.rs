@@ -13,6 +13,7 @@ use super::chain::{Decision, Policy};
 use super::part::{Ahead, LaneView, LayerView, Moment, Norm, Part, Scores, Sizes, Start, Text};
 use super::sharing::{Lab, PieceRead};
 use super::spec::Spec;
+use super::watch::{Watch, again};
 use crate::cache::Wiring;
 use crate::model::soft::SoftTokens;
 use crate::probe::map_similarity::LayerSimilarity;
@@ -366,6 +367,10 @@ impl LayerView for Layer {
     fn turns(&self) -> &[f32] {
         &self.turns
     }
+    fn watched(&self, layer: usize, head: usize, watch: &dyn Watch) -> Vec<f32> {
+        again(self, layer, head, watch)
+    }
+
     fn projected(&self, head: usize, norm: Norm) -> Vec<f32> {
         let project = |v: &[f32]| {
             let rows = self.output[head].chunks(self.dim).map(|w| w.iter().zip(v).map(|(w, v)| w * v).sum::<f32>());

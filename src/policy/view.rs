@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::watch::Watch;
 use crate::model::soft::SoftTokens;
 
 /// Where the pass stands when a scorer is asked.
@@ -76,6 +77,9 @@ pub trait LayerView {
     fn turns(&self) -> &[f32];
     /// ‖W_O,h · v_t‖ in norm `norm` of the held values of query head `head`, W_O,h its columns of the output projection [n].
     fn projected(&self, head: usize, norm: Norm) -> Vec<f32>;
+    /// What `watch` has made of all rows of query head `head`, held entries only [n]. After the prompt only: from the
+    /// reading of the prompt where nothing has left since, else from rows that are computed again.
+    fn watched(&self, layer: usize, head: usize, watch: &dyn Watch) -> Vec<f32>;
 }
 
 /// How long a vector is.

@@ -118,7 +118,7 @@ fn a_lane_with_another_policy_is_as_if_it_had_had_it_from_the_start() {
     let mut changed = core(&model, Precision::Native, &["full", "h2o@50%", "snapkv@50%"]);
     changed.read_prompt(&prompt(), |_, _| Pause::Continue).unwrap();
     let before = run(&mut changed, 12);
-    for spec in ["tova@40%", "blockwise:size=40+knorm@50%", "h2o@50%"] {
+    for spec in ["tova@40%", "blockwise:size=40+knorm@50%", "keyformer@45%", "h2o@50%"] {
         let mut told = Vec::new();
         changed.change(1, Policy::parse(spec).unwrap(), |frame| told.push(timeless(&frame))).unwrap();
         let mut fresh = core(&model, Precision::Native, &["full", spec, "snapkv@50%"]);

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use crate::backend::{Attention, Buf};
 use crate::cache::{Cells, HeadCache, TILE, with_cells};
+use crate::policy::watch::RowAt;
 
 use super::attend::{scores, weigh};
-use super::attention::{put, visible};
+use super::attention::{put, visible, watches};
 use super::program::{Exec, Items, Run};
 use super::simd::vectorized;
 use super::softmax::softmax;
@@ -143,6 +144,12 @@ pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: 
             },
         );
         put(exec, attention.layer, head, run, run.first, reductions);
+        let at = RowAt { layer: attention.layer, head, position };
+        for (watch, sums) in watches(exec, run).iter().zip(exec.watched) {
+            // SAFETY: one thread per head's sums.
+            let sums = unsafe { sums[attention.layer * exec.heads + head].part_mut(seen.clone()) };
+            watch.row(at, positions, &mut row.to_vec(), sums);
+        }
     });
 }
 

@@ -1,7 +1,10 @@
 //! Attention of many rows of one cache (prefill), with the probes on the way.
 
+use std::sync::Arc;
+
 use crate::backend::{Attention, Buf};
 use crate::cache::{Cells, TILE};
+use crate::policy::watch::{RowAt, Watch};
 
 use super::attend::{BLOCK, scores, weigh, widen_keys, widen_values};
 use super::attend_sparse::SparseRows;
@@ -50,6 +53,9 @@ struct Scratch {
     sums: Vec<f32>,
     /// Column sums of the block [stride].
     received: Vec<f32>,
+    /// What watches make of the block [watch, stride], and a row for them to write on.
+    watched: Vec<f32>,
+    shown: Vec<f32>,
     wide: Cells<f32>,
 }
 
@@ -76,10 +82,15 @@ fn many(
     let rows = count.next_multiple_of(BLOCK);
     let span = |r: usize| visible(&cache.positions, exec.rows[r].position, attention.window);
     let (from, end) = (span(first).0 / TILE * TILE, span(first + count - 1).1);
-    let Scratch { p, queries, sums, received, wide } = scratch;
-    for (memory, n) in
-        [(&mut *p, rows * stride), (&mut *queries, rows * d), (&mut *sums, rows * d), (&mut *received, stride)]
-    {
+    let Scratch { p, queries, sums, received, watched, shown, wide } = scratch;
+    let watches = watches(exec, run);
+    for (memory, n) in [
+        (&mut *p, rows * stride),
+        (&mut *queries, rows * d),
+        (&mut *sums, rows * d),
+        (&mut *received, stride),
+        (&mut *watched, watches.len() * stride),
+    ] {
         memory.clear();
         memory.resize(n, 0.0);
     }
@@ -140,6 +151,12 @@ fn many(
             },
         );
         put(exec, attention.layer, head, run, first + m, reductions);
+        let at = RowAt { layer: attention.layer, head, position };
+        for (watch, sums) in watches.iter().zip(watched.chunks_exact_mut(stride.max(1))) {
+            shown.clear();
+            shown.extend_from_slice(&row[lo..hi]);
+            watch.row(at, &cache.positions[lo..hi], shown, &mut sums[lo..hi]);
+        }
     }
     p[count * stride..].fill(0.0);
     for (at, to) in strips() {
@@ -159,10 +176,20 @@ fn many(
         }
         let place = head * blocks(exec) + block_index(exec, run, block);
         exec.probes.received.part_mut(place, 0, stride).copy_from_slice(received);
+        for (watch, sums) in watched.chunks_exact(stride.max(1)).enumerate() {
+            let place = watch * blocks(exec) * exec.heads + place;
+            exec.probes.watched.part_mut(place, 0, stride).copy_from_slice(sums);
+        }
         if first + count == run.first + run.len {
             cache.row[head % group].part_mut(0..stride).copy_from_slice(&p[(count - 1) * stride..count * stride]);
         }
     }
+}
+
+/// What looks at the rows of a run.
+pub fn watches<'a>(exec: &Exec<'a>, run: &Run) -> &'a [Arc<dyn Watch>] {
+    let kept = exec.queries.as_ref().is_some_and(|(cache, _)| *cache == run.cache);
+    if kept { exec.watches } else { &[] }
 }
 
 /// Query blocks of all runs together.
@@ -211,6 +238,12 @@ pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {
                         #[inline(always)]
                         || sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v),
                     );
+                    for watch in 0..watches(exec, run).len() {
+                        let place = (watch * exec.heads + head) * blocks(exec) + block_index(exec, run, block);
+                        let sums = exec.watched[watch][layer * exec.heads + head].part_mut(0..n);
+                        let part = &exec.probes.watched.row(place)[..n];
+                        sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v);
+                    }
                 }
             }
         }

@@ -56,6 +56,8 @@ impl CpuBackend {
             wirings: self.pass_caches.iter().map(|cache| self.wirings[cache.0].as_ref()).collect(),
             lent_queries: &self.lent_queries,
             queries,
+            watches: &self.watches.0,
+            watched: &self.watched,
             angles: &self.angles,
             isa: self.isa,
         };

@@ -23,17 +23,20 @@ mod softmax;
 mod sources;
 mod stats;
 mod tile;
+#[cfg(test)]
+mod watch_tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cache::{HeadCache, Queries, Wiring};
+use crate::cache::{HeadCache, Queries, Strand, Wiring};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 use crate::policy::reader::{Follower, Readers};
+use crate::policy::watch::Watches;
 
 use crate::simd;
 
@@ -77,6 +80,9 @@ pub struct CpuBackend {
     /// See [`Exec::lent_queries`].
     lent_queries: Grid,
     queries: Queries,
+    watches: Watches,
+    /// [watch][layer · H + head][slots]
+    watched: Vec<Vec<Strand>>,
     /// Put away while others are kept.
     shelf: Option<Queries>,
     // --- the pass being recorded ---
@@ -110,6 +116,8 @@ impl CpuBackend {
         debug_assert!(g > 0 && h % g == 0);
         Ok(Self {
             queries: Queries::new(l, h, d, exact, shape.queries_budget),
+            watches: Watches::default(),
+            watched: Vec::new(),
             shelf: None,
             exact,
             pool,
@@ -131,6 +139,7 @@ impl CpuBackend {
                 norms: Grid::new(0, 4),
                 covered: Grid::new(0, 1),
                 received: Grid::new(0, 16),
+                watched: Grid::new(0, 16),
             },
             caches: Vec::new(),
             readers: BTreeMap::new(),
@@ -321,6 +330,8 @@ impl Backend for CpuBackend {
                 return Err(failed("kept queries", "positions must follow each other"));
             }
             self.queries.reserve(kept.len());
+            let slots = self.caches[cache.0].iter().map(|head| head.len()).max().unwrap_or(0) + kept.len();
+            self.watched.iter_mut().flatten().for_each(|sums| sums.resize(slots));
         }
         let half = self.shape.head_dim / 2;
         self.angles = (self.shape.ropes.iter())
@@ -348,6 +359,10 @@ impl Backend for CpuBackend {
             let width = slots.next_multiple_of(crate::cache::TILE);
             if self.probes.received.width() < width || self.probes.received.rows() < blocks * self.shape.heads {
                 self.probes.received = Grid::new(blocks * self.shape.heads, width);
+            }
+            let rows = blocks * self.shape.heads * self.watches.0.len();
+            if self.probes.watched.width() < width || self.probes.watched.rows() < rows {
+                self.probes.watched = Grid::new(rows, width);
             }
         }
         Ok(())

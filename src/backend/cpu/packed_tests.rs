@@ -11,14 +11,14 @@ use crate::engine::message::{Fold, Probes};
 use crate::policy::part::Rewritten;
 
 /// Query heads and kv heads of the one layer.
-const HEADS: (usize, usize) = (4, 2);
+pub(super) const HEADS: (usize, usize) = (4, 2);
 
-fn attention(window: Option<usize>) -> Attention {
+pub(super) fn attention(window: Option<usize>) -> Attention {
     Attention { layer: 0, rope: 0, scale: 0.3, softcap: None, window, qk_norm: None }
 }
 
-struct Rig {
-    backend: CpuBackend,
+pub(super) struct Rig {
+    pub backend: CpuBackend,
     qkv: Buf,
     out: Buf,
     random: ChaCha8Rng,
@@ -27,7 +27,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(dim: usize, window: Option<usize>, seed: u64) -> Self {
+    pub fn new(dim: usize, window: Option<usize>, seed: u64) -> Self {
         let shape = Shape {
             layers: 1,
             heads: HEADS.0,
@@ -47,7 +47,7 @@ impl Rig {
     }
 
     /// The same `count` tokens from position `first` on behind each of `caches`; what each gives [count, H·D].
-    fn read(&mut self, caches: &[CacheId], first: u32, count: usize, keep: Option<CacheId>) -> Vec<Vec<f32>> {
+    pub fn read(&mut self, caches: &[CacheId], first: u32, count: usize, keep: Option<CacheId>) -> Vec<Vec<f32>> {
         let row = |cache: CacheId| {
             (first..first + count as u32).map(move |position| Row { token: 0, position, turned: position, cache })
         };

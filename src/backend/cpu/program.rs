@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::backend::{Attention, Buf, LowRank, Matrix, Row, Vector};
-use crate::cache::{HeadCache, QueryWriter, Wiring};
+use crate::cache::{HeadCache, QueryWriter, Strand, Wiring};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 use crate::policy::reader::Follower;
+use crate::policy::watch::Watch;
 
 use super::attend_sparse::SparseRead;
 use super::linear::Linear;
@@ -159,6 +160,8 @@ pub struct ProbeGrids {
     pub covered: Grid,
     /// Column sums of one layer's query blocks [H · blocks][slots]
     pub received: Grid,
+    /// The same of each watch [watch · H · blocks][slots]
+    pub watched: Grid,
 }
 
 /// Everything a program reads and writes.
@@ -193,6 +196,10 @@ pub struct Exec<'a> {
     /// Queries of the last layer that lends its map, of lanes where one does [rows, H·D].
     pub lent_queries: &'a Grid,
     pub queries: Option<(usize, QueryWriter)>,
+    /// Of the cache whose queries are kept.
+    pub watches: &'a [Arc<dyn Watch>],
+    /// [watch][layer · H + head][slots]
+    pub watched: &'a [Vec<Strand>],
     /// cos, sin of each row's position [rope][rows][D/2]
     pub angles: &'a [Vec<(f32, f32)>],
     pub isa: super::linear::Isa,

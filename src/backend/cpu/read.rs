@@ -7,12 +7,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
-use crate::cache::{HeadCache, Packing, Queries, Saved, Wiring};
+use crate::cache::{HeadCache, Packing, Queries, Saved, Strand, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
 use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
+use crate::policy::watch::Watches;
 
 use super::attend_sparse::SparseRead;
 use super::linear::failed;
@@ -294,6 +295,18 @@ impl Inspect for CpuBackend {
         if let Some(queries) = self.shelf.take() {
             self.queries = queries;
         }
+    }
+
+    fn watch(&mut self, watches: &Watches) {
+        let planes = self.shape.layers * self.shape.heads;
+        let sums = watches.0.iter().map(|_| (0..planes).map(|_| Strand::default()).collect()).collect();
+        (self.watches, self.watched) = (watches.clone(), sums);
+    }
+
+    fn take_watched(&mut self) -> Vec<Vec<Vec<f32>>> {
+        self.watches = Watches::default();
+        let watched = std::mem::take(&mut self.watched);
+        watched.iter().map(|heads| heads.iter().map(|sums| sums.to_vec()).collect()).collect()
     }
 
     fn queries(&self, layer: usize, head: usize, positions: Range<u32>) -> Vec<f32> {
