@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::packed_tests::{HEADS, Rig, attention};
-use crate::backend::{Backend, Inspect};
+use crate::backend::Inspect;
 use crate::policy::watch::{RowAt, Watch, Watches};
 
 /// Σ pᵏ · (position + 1).
@@ -36,10 +36,11 @@ fn every_row_is_seen_once_however_the_prompt_is_cut() {
             n += count as u32;
         }
         let watched = rig.backend.take_watched();
-        for head in 0..HEADS.0 {
-            assert_eq!(watched[0][head], rig.backend.received(cache, 0, head), "column sums, the same bits");
+        assert_eq!(watched[0].len(), HEADS.0);
+        for (head, (plain, weighted)) in watched[0].iter().zip(&watched[1]).enumerate() {
+            assert_eq!(plain, rig.backend.received(cache, 0, head), "column sums, the same bits");
             let rows = rig.backend.rows(cache, &attention(window), head, 0..n).unwrap();
-            for (t, found) in watched[1][head].iter().enumerate() {
+            for (t, found) in weighted.iter().enumerate() {
                 let row = |i: usize| rows[i * n as usize + t];
                 let expected: f32 = (0..n as usize).map(|i| row(i) * row(i) * (i + 1) as f32).sum();
                 assert!((found - expected).abs() <= 2e-5 * expected.max(0.01), "{t}: {found} {expected}");
