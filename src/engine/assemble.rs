@@ -342,18 +342,15 @@ pub fn prompt_frame(
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
-    let mut frame = Frame {
-        step: 0,
-        partial: None,
-        lanes,
-        ops,
-        memory: memory(core),
-        wall_ns,
-        findings: Vec::new(),
-        spans: core.judged.spans.clone(),
-    };
+    Ok(whole_frame(core, lanes, ops, wall_ns))
+}
+
+/// Of the step that was finished last, with what is found in it.
+fn whole_frame(core: &mut Core, lanes: Vec<LaneFrame>, ops: Vec<OpTime>, wall_ns: u64) -> Frame {
+    let (step, memory, spans) = (core.step, memory(core), core.judged.spans.clone());
+    let mut frame = Frame { step, partial: None, lanes, ops, memory, wall_ns, findings: Vec::new(), spans };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
-    Ok(frame)
+    frame
 }
 
 /// Lane `i`'s part of the frame of step 0 anew, after it was opened with another policy.
@@ -448,18 +445,7 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: V
         lanes.push(frame);
     }
     let wall_ns = pass.spent_ns + pass.started.elapsed().as_nanos() as u64;
-    let step = core.step;
-    let mut frame = Frame {
-        step,
-        partial: None,
-        lanes,
-        ops,
-        memory: memory(core),
-        wall_ns,
-        findings: Vec::new(),
-        spans: core.judged.spans.clone(),
-    };
-    frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
+    let mut frame = whole_frame(core, lanes, ops, wall_ns);
     core.findings.extend(regrets.iter().cloned());
     frame.findings.extend(regrets);
     Ok(frame)
