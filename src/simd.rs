@@ -203,6 +203,24 @@ pub fn max(x: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
+/// x ← f(x); the largest of them.
+#[inline(always)]
+pub fn map_max(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut chunks = x.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for i in 0..LANES {
+            chunk[i] = f(chunk[i]);
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    for (lane, v) in lanes.iter_mut().zip(chunks.into_remainder()) {
+        *v = f(*v);
+        *lane = if *v > *lane { *v } else { *lane };
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
 /// Place of the first element equal to `v`; 0 for none.
 #[inline(always)]
 pub fn first_equal(x: &[f32], v: f32) -> usize {

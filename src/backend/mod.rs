@@ -194,6 +194,8 @@ pub trait Inspect {
     fn residual(&self, point: usize) -> &[f32];
     fn residual_stats(&self) -> ResidualStats;
     fn attention_stats(&self) -> AttentionStats;
+    /// Largest probability that a row of the pass gives to an entry.
+    fn strongest(&self, row: usize, layer: usize, head: usize) -> f32;
     fn kv_norms(&self) -> KvNorms;
     fn op_times(&self) -> Vec<OpTime>;
     fn activation_bytes(&self) -> u64;

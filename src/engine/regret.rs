@@ -1,10 +1,7 @@
 //! Evicted entries that lane 0 looks at, the moment it does.
 
-use rayon::prelude::*;
-
 use super::core::Core;
 use super::frame::{Finding, FindingKind};
-use crate::simd::{max, vectorized};
 
 /// Attention of lane 0 above which an evicted entry is regretted, where the user says nothing else.
 pub const REGRET_ABOVE: f32 = 0.2;
@@ -21,16 +18,11 @@ impl Core {
         if evicting.is_empty() {
             return Vec::new();
         }
-        let looks = |head: &usize| {
-            let row = self.backend.newest_row(cache, head / heads, head % heads);
-            let most = vectorized(
-                #[inline(always)]
-                || max(row),
-            );
-            config.layers[head / heads].window.is_none() && most > self.regret_above
+        let looks = |&(layer, head): &(usize, usize)| {
+            config.layers[layer].window.is_none() && self.backend.strongest(0, layer, head) > self.regret_above
         };
-        let looking: Vec<usize> = (0..config.layers.len() * heads).into_par_iter().filter(looks).collect();
-        for (layer, head) in looking.into_iter().map(|head| (head / heads, head % heads)) {
+        let all = (0..config.layers.len()).flat_map(|layer| (0..heads).map(move |head| (layer, head)));
+        for (layer, head) in all.filter(looks) {
             let row = self.backend.newest_row(cache, layer, head);
             let positions = self.backend.positions(cache, layer, head / group);
             for (&mass, &position) in row.iter().zip(positions).filter(|(mass, _)| **mass > self.regret_above) {

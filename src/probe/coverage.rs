@@ -8,27 +8,34 @@ use crate::engine::frame::Kept;
 use crate::policy::select::select;
 use crate::simd::{LANES, fold_sum, vectorized};
 
+/// Words of bits whose positions are added up in f32 before they join the sum.
+const WORDS: usize = 32;
+
 /// Σ p_j over the positions whose bit is set; `row` [n] is dense, `held` is [ceil(n / 64)] words or fewer.
 pub fn covered_mass(row: &[f32], held: &[u64]) -> f32 {
-    vectorized(
-        #[inline(always)]
-        || {
-            let mut sum = 0.0f64;
-            for (p, &word) in row.chunks(64).zip(held).filter(|(_, word)| **word != 0) {
-                sum += f64::from(masked_sum(p, word));
-            }
-            sum as f32
-        },
-    )
+    let strips = row.chunks(64 * WORDS).zip(held.chunks(WORDS));
+    strips
+        .map(|(p, held)| {
+            f64::from(vectorized(
+                #[inline(always)]
+                || masked_sum(p, held),
+            ))
+        })
+        .sum::<f64>() as f32
 }
 
 #[inline(always)]
-fn masked_sum(p: &[f32], word: u64) -> f32 {
+fn masked_sum(row: &[f32], held: &[u64]) -> f32 {
     let mut lanes = [0.0; LANES];
-    for (chunk, at) in p.chunks(LANES).zip((0..).step_by(LANES)) {
-        let bits = word >> at;
-        for (i, &p) in chunk.iter().enumerate() {
-            lanes[i] += if bits >> i & 1 == 1 { p } else { 0.0 };
+    for (p, &word) in row.chunks(64).zip(held) {
+        for (chunk, at) in p.chunks(LANES).zip((0..).step_by(LANES)) {
+            let bits = (word >> at) as u32;
+            match <&[f32; LANES]>::try_from(chunk) {
+                Ok(chunk) => (0..LANES).for_each(|i| lanes[i] += if bits >> i & 1 == 1 { chunk[i] } else { 0.0 }),
+                Err(_) => {
+                    chunk.iter().enumerate().for_each(|(i, &p)| lanes[i] += if bits >> i & 1 == 1 { p } else { 0.0 })
+                }
+            }
         }
     }
     fold_sum(lanes)

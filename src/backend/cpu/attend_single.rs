@@ -11,7 +11,7 @@ use crate::policy::watch::RowAt;
 use super::attend::{scores, weigh};
 use super::attention::{put, visible, watches};
 use super::program::{Exec, Items, Run};
-use super::simd::vectorized;
+use super::simd::{prefetch, vectorized};
 use super::softmax::softmax;
 use super::sources::{Sources, sources};
 
@@ -134,6 +134,8 @@ pub fn normalize(exec: &Exec<'_>, items: Items<'_>, attention: &Attention, qkv: 
         let (row, positions) = (&mut row[seen.clone()], &from.own.positions[seen.clone()]);
         let offsets = from.keys.offsets.get(seen.clone()).unwrap_or_default();
         let position = exec.rows[run.first].position;
+        // What is added to last comes from memory meanwhile.
+        (0..seen.len() * 4).step_by(64).for_each(|bytes| prefetch(received, bytes));
         let reductions = vectorized(
             #[inline(always)]
             || {

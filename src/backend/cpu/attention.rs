@@ -206,10 +206,8 @@ pub fn put(exec: &Exec<'_>, layer: usize, head: usize, run: &Run, r: usize, x: R
     let at = (layer * exec.heads + head) * exec.rows.len() + r;
     // SAFETY: one thread per (row, head).
     unsafe {
-        if exec.probe_attention {
-            let to = exec.probes.attention.row_mut(at);
-            to.copy_from_slice(&[x.lse, x.entropy, x.first, x.recent, x.distance]);
-        }
+        let to = exec.probes.attention.row_mut(at);
+        to.copy_from_slice(&[x.lse, x.entropy, x.first, x.recent, x.distance, x.most]);
         if let Some((cache, queries)) = &exec.queries
             && *cache == run.cache
         {

@@ -40,7 +40,6 @@ impl CpuBackend {
             dim: self.shape.head_dim,
             recent_window: self.shape.recent_window,
             probe_residual: self.probes_on.residual,
-            probe_attention: self.probes_on.attention,
             probe_norms: self.probes_on.kv_norms,
             saved_rows,
             table: self.table.as_ref(),

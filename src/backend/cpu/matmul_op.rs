@@ -34,9 +34,11 @@ pub fn matmul(exec: &Exec<'_>, items: Items<'_>, w: Matrix, x: Buf, bias: Option
     let put = |r: usize, first: usize, values: &[f32]| {
         // SAFETY: one thread per (row, piece of outputs).
         let to = unsafe { target.part_mut(r, first, first + values.len()) };
-        for (i, (o, &v)) in to.iter_mut().zip(values).enumerate() {
-            let v = bias.map_or(v, |b| v + b[first + i]);
-            *o = if add { *o + v } else { v };
+        match bias.map(|b| &b[first..first + values.len()]) {
+            None if !add => to.copy_from_slice(values),
+            None => to.iter_mut().zip(values).for_each(|(o, v)| *o += v),
+            Some(bias) if !add => to.iter_mut().zip(values.iter().zip(bias)).for_each(|(o, (v, b))| *o = v + b),
+            Some(bias) => to.iter_mut().zip(values.iter().zip(bias)).for_each(|(o, (v, b))| *o += v + b),
         }
     };
     product(exec, items, &exec.matrices[w.0], x, 0..exec.rows.len(), put);

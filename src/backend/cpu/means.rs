@@ -1,62 +1,74 @@
 //! Column sums and newest rows of all heads together, per original position.
 
-use std::ops::Range;
-
 use crate::backend::{CacheId, PositionMeans, Result};
-use crate::cache::HeadCache;
+use crate::cache::{HeadCache, Strand};
 
 use super::CpuBackend;
 use super::linear::failed;
 use super::pool::Shares;
 use super::program::Items;
 use super::shared::Grid;
-use super::simd::vectorized;
+use super::simd::{LANES, prefetch, vectorized};
 
 /// Positions of one item of work: their sums stay in the first-level cache while the rows stream by.
 const CHUNK: usize = 1024;
 
-/// Adds what all heads have at positions `from..from + sum.len()` to `sum`; `of` picks a query head's values.
-fn add_heads(heads: &[HeadCache], of: impl Fn(&HeadCache, usize) -> &[f32], from: usize, sum: &mut [f32]) {
-    let slots = |cache: &HeadCache| {
+/// Column sums and newest rows of some positions.
+type Sums<'a> = [&'a mut [f32]; 2];
+
+/// Adds what all heads have at positions `from..` to `sums`.
+fn add_heads(heads: &[HeadCache], from: usize, sums: &mut Sums<'_>) {
+    let end = from + sums[0].len();
+    let held = |cache: &HeadCache| {
         let place = |position: usize| cache.positions.partition_point(|&p| (p as usize) < position);
-        place(from)..place(from + sum.len())
+        place(from)..place(end)
     };
-    // Where nothing has left, slots follow each other as positions do.
-    let dense = |cache: &HeadCache, slots: &Range<usize>| {
-        slots.is_empty()
-            || cache.positions[slots.start] as usize == from
-                && cache.positions[slots.end - 1] as usize + 1 == from + slots.len()
-    };
-    let all: Vec<_> = heads.iter().map(|cache| (cache, slots(cache))).collect();
-    let (whole, thinned): (Vec<_>, Vec<_>) = all.into_iter().partition(|(cache, slots)| dense(cache, slots));
-    let rows_of_whole: Vec<&[f32]> = whole.iter().flat_map(|(cache, slots)| rows(&of, cache, slots)).collect();
-    vectorized(
-        #[inline(always)]
-        || add_rows(&rows_of_whole, sum),
-    );
-    let mut group = [0.0f32; CHUNK];
-    for (cache, slots) in thinned {
-        // Heads of a group hold the same positions: added up slot by slot before they are spread.
-        let (rows, group) = (rows(&of, cache, &slots), &mut group[..slots.len()]);
-        group.fill(0.0);
-        vectorized(
-            #[inline(always)]
-            || add_rows(&rows, group),
-        );
-        cache.positions[slots].iter().zip(&*group).for_each(|(&p, v)| sum[p as usize - from] += v);
+    let all: Vec<_> = heads.iter().map(|cache| (cache, held(cache))).filter(|(_, slots)| !slots.is_empty()).collect();
+    let mut groups = [[0.0f32; CHUNK]; 2];
+    // What holds the same positions is added up slot by slot before it is spread.
+    for same in all.chunk_by(|(a, x), (b, y)| a.positions[x.clone()] == b.positions[y.clone()]) {
+        let (cache, slots) = &same[0];
+        let positions = &cache.positions[slots.clone()];
+        let dense = positions.len() == end - from;
+        for (sum, (group, of)) in sums.iter_mut().zip(groups.iter_mut().zip([column_sums, newest_rows])) {
+            let rows: Vec<&[f32]> =
+                same.iter().flat_map(|(cache, slots)| of(cache).iter().map(|row| &row[slots.clone()])).collect();
+            let to = if dense { &mut **sum } else { &mut group[..positions.len()] };
+            vectorized(
+                #[inline(always)]
+                || add_rows(&rows, to, dense),
+            );
+        }
+        if !dense {
+            let ([received, rows], [of_received, of_rows]) = (&mut *sums, &groups);
+            for (&p, (a, b)) in positions.iter().zip(of_received.iter().zip(of_rows)) {
+                received[p as usize - from] += a;
+                rows[p as usize - from] += b;
+            }
+        }
     }
 }
 
-/// What the query heads of a kv head have at `slots`.
-fn rows<'a>(of: &impl Fn(&HeadCache, usize) -> &[f32], cache: &'a HeadCache, slots: &Range<usize>) -> Vec<&'a [f32]> {
-    (0..cache.received.len()).map(|head| &of(cache, head)[slots.clone()]).collect()
+fn column_sums(cache: &HeadCache) -> &[Strand] {
+    &cache.received
 }
 
-/// sum += Σ rows, each as long as `sum`. Row after row: hundreds of them side by side would not be fetched ahead.
+fn newest_rows(cache: &HeadCache) -> &[Strand] {
+    &cache.row
+}
+
+/// sum (+)= Σ rows, each as long as `sum`. Row after row: hundreds of them side by side would not be fetched ahead.
 #[inline(always)]
-fn add_rows(rows: &[&[f32]], sum: &mut [f32]) {
-    for row in rows {
-        sum.iter_mut().zip(*row).for_each(|(sum, v)| *sum += v);
+fn add_rows(rows: &[&[f32]], sum: &mut [f32], more: bool) {
+    if !more {
+        sum.fill(0.0);
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let next = rows.get(i + 1).unwrap_or(row);
+        for (k, (sum, row)) in sum.chunks_mut(LANES).zip(row.chunks(LANES)).enumerate() {
+            prefetch(next, k * LANES * size_of::<f32>());
+            sum.iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
+        }
     }
 }
 
@@ -67,16 +79,13 @@ pub fn position_means(backend: &mut CpuBackend, caches: &[CacheId], positions: u
     let sums = Grid::new(caches.len() * 2, positions);
     let (shares, chunks) = (Shares::new(1, pool.threads()), positions.div_ceil(CHUNK));
     pool.run(&|worker| {
-        Items::new(worker, shares.of(0)).each(caches.len() * 2 * chunks, 1, |i| {
-            let (row, from) = (i / chunks, i % chunks * CHUNK);
-            let heads = &all[caches[row / 2].0];
+        Items::new(worker, shares.of(0)).each(caches.len() * chunks, 1, |i| {
+            let (cache, from) = (i / chunks, i % chunks * CHUNK);
             // SAFETY: one thread per part of a row.
-            let sum = unsafe { sums.part_mut(row, from, positions.min(from + CHUNK)) };
-            match row % 2 == 1 {
-                true => add_heads(heads, |cache, head| &cache.row[head][..cache.len()], from, sum),
-                false => add_heads(heads, |cache, head| &cache.received[head][..cache.len()], from, sum),
-            }
-            sum.iter_mut().for_each(|sum| *sum *= inverse);
+            let part = |row| unsafe { sums.part_mut(row, from, positions.min(from + CHUNK)) };
+            let mut part = [part(2 * cache), part(2 * cache + 1)];
+            add_heads(&all[caches[cache].0], from, &mut part);
+            part.into_iter().flatten().for_each(|sum| *sum *= inverse);
         });
     })
     .map_err(|why| failed("position means", why))?;

@@ -135,7 +135,7 @@ impl CpuBackend {
             probes: ProbeGrids {
                 residual: Grid::new(0, 5),
                 points: Grid::new(0, shape.hidden),
-                attention: Grid::new(0, 5),
+                attention: Grid::new(0, 6),
                 norms: Grid::new(0, 4),
                 covered: Grid::new(0, 1),
                 received: Grid::new(0, 16),

@@ -152,7 +152,7 @@ pub struct ProbeGrids {
     pub residual: Grid,
     /// Copies of the residual stream [points · saved rows][hidden]
     pub points: Grid,
-    /// lse, entropy, first, recent, distance [L·H][rows][5]
+    /// lse, entropy, first, recent, distance, most [L·H][rows][6]
     pub attention: Grid,
     /// pre-rope key L2, key L2, value L1, value L2 [L·G][rows][4]
     pub norms: Grid,
@@ -174,7 +174,6 @@ pub struct Exec<'a> {
     pub dim: usize,
     pub recent_window: usize,
     pub probe_residual: bool,
-    pub probe_attention: bool,
     pub probe_norms: bool,
     /// Rows of which residual points are copied (0 = statistics at once).
     pub saved_rows: usize,

@@ -88,6 +88,11 @@ impl Inspect for CpuBackend {
         AttentionStats { layers, heads, rows, entropy, first, recent, recent_window, distance }
     }
 
+    fn strongest(&self, row: usize, layer: usize, head: usize) -> f32 {
+        let at = (layer * self.shape.heads + head) * self.rows.len() + row;
+        self.probes.attention.as_slice()[at * self.probes.attention.width() + 5]
+    }
+
     fn kv_norms(&self) -> KvNorms {
         let (layers, kv_heads, rows) = (self.shape.layers, self.shape.kv_heads, self.rows.len());
         if !self.probes_on.kv_norms {

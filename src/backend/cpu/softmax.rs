@@ -1,6 +1,6 @@
 //! Softmax of one attention row and what is read off it on the way.
 
-use super::simd::{LANES, exp, fold_sum, max, vectorized};
+use super::simd::{LANES, exp, fold_sum, map_max, max, vectorized};
 
 /// Reductions of one attention row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -15,6 +15,8 @@ pub struct RowReductions {
     pub recent: f32,
     /// Σ p·(query position − key position), tokens.
     pub distance: f32,
+    /// The largest probability.
+    pub most: f32,
 }
 
 /// Scales (and caps) the raw scores, adds `offsets` (none, or one a slot) of the visible slots and turns them into probabilities.
@@ -29,12 +31,22 @@ pub fn softmax(
     offsets: &[f32],
     recent_window: usize,
 ) -> RowReductions {
-    match softcap {
-        None => s.iter_mut().for_each(|v| *v *= scale),
-        Some(cap) => s.iter_mut().for_each(|v| *v = cap * (*v * scale / cap).tanh()),
+    let mut m = match softcap {
+        None => map_max(
+            s,
+            #[inline(always)]
+            |v| v * scale,
+        ),
+        Some(cap) => map_max(
+            s,
+            #[inline(always)]
+            |v| cap * (v * scale / cap).tanh(),
+        ),
+    };
+    if !offsets.is_empty() {
+        s.iter_mut().zip(offsets).for_each(|(v, offset)| *v += offset);
+        m = max(s);
     }
-    s.iter_mut().zip(offsets).for_each(|(v, offset)| *v += offset);
-    let m = max(s);
     let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
     let mut chunks = s.chunks_exact_mut(LANES);
     for chunk in &mut chunks {
@@ -60,10 +72,16 @@ pub fn softmax(
     let mut weighted = [0.0f32; LANES];
     let (mut pc, mut sc) = (positions.chunks_exact(LANES), s.chunks_exact_mut(LANES));
     for (p, chunk) in (&mut pc).zip(&mut sc) {
+        // Copies: the compiler must not fear that writing one changes the other.
+        let (mut far, mut values) = ([0.0; LANES], [0.0; LANES]);
         for i in 0..LANES {
-            chunk[i] *= inverse;
-            weighted[i] = chunk[i].mul_add(query.wrapping_sub(p[i]) as f32, weighted[i]);
+            far[i] = query.wrapping_sub(p[i]) as f32;
+            values[i] = chunk[i] * inverse;
         }
+        for i in 0..LANES {
+            weighted[i] = values[i].mul_add(far[i], weighted[i]);
+        }
+        chunk.copy_from_slice(&values);
     }
     for (i, (&p, v)) in pc.remainder().iter().zip(sc.into_remainder()).enumerate() {
         *v *= inverse;
@@ -74,7 +92,7 @@ pub fn softmax(
     let from = positions.len().saturating_sub(recent_window);
     let oldest = (query + 1).saturating_sub(recent_window as u32);
     let recent = s[from..].iter().zip(&positions[from..]).filter(|(_, p)| **p >= oldest).map(|(v, _)| v).sum();
-    RowReductions { lse: m + log, entropy: log - moment, first, recent, distance: fold_sum(weighted) }
+    RowReductions { lse: m + log, entropy: log - moment, first, recent, distance: fold_sum(weighted), most: inverse }
 }
 
 /// The same of a row [n] of which only `slots` (ascending) count: the others become 0. `more` is added to the logits
@@ -154,6 +172,7 @@ mod tests {
             }
             let entropy: f64 = -q.iter().map(|v| if *v > 0.0 { v * v.ln() } else { 0.0 }).sum::<f64>();
             prop_assert!((r.entropy as f64 - entropy).abs() < 2e-5, "{} {}", r.entropy, entropy);
+            prop_assert!((r.most as f64 - q.iter().copied().fold(0.0, f64::max)).abs() < 1e-5);
             prop_assert!((r.lse as f64 - m - z.ln()).abs() < 1e-4);
             prop_assert!((r.first as f64 - q[0]).abs() < 1e-5);
             let recent: f64 = q.iter().zip(&positions).filter(|(_, p)| query - **p < 10).map(|(v, _)| v).sum();
