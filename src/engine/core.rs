@@ -224,13 +224,9 @@ impl Core {
     }
 
     /// The slots that stay `[layer · G + kv head]`; `None` = all.
-    pub(super) fn kept_slots(&self, decisions: &[Option<Decision>]) -> Vec<Option<Vec<u32>>> {
-        let kv_heads = self.config().kv_heads;
-        let of_layer = |decision: &Option<Decision>| match decision {
-            Some(decision) => decision.kept.iter().cloned().map(Some).collect(),
-            None => vec![None; kv_heads],
-        };
-        decisions.iter().flat_map(of_layer).collect()
+    pub(super) fn kept_slots<'a>(&self, decisions: &'a [Option<Decision>]) -> Vec<Option<&'a [u32]>> {
+        let heads = decisions.iter().flat_map(|decision| (0..self.config().kv_heads).map(move |head| (decision, head)));
+        heads.map(|(decision, head)| Some(decision.as_ref()?.kept[head].as_slice())).collect()
     }
 
     /// Writes what the decisions changed about what stays.
@@ -351,7 +347,7 @@ impl Core {
         for (lane, &token) in self.lanes.iter_mut().zip(&pass.fed) {
             lane.fed.push(token);
         }
-        let (regrets, covered) = (self.regrets(), self.covered());
+        let (covered, regrets) = self.hindsight();
         let mut changed = Vec::new();
         for i in 0..self.lanes.len() {
             changed.push(self.compact(i)?);

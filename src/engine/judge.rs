@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::core::Core;
 use super::error::{EngineError, Result};
-use super::frame::{Kept, PromptSpan, Recall, Survival};
+use super::frame::{Finding, Kept, PromptSpan, Recall, Survival};
+use super::regret::{Look, above};
 use crate::policy::Policy;
 use crate::probe::coverage::{covered_mass, mean_recall};
 use crate::probe::prompt_span::{PromptText, SpanAsk};
@@ -78,39 +79,45 @@ impl Core {
         self.judged.spans.iter().filter_map(|span| survival(kept, span.positions(), self.evicting_layers())).collect()
     }
 
-    /// Of every lane that evicts, the mass of lane 0's newest rows on what it held during the step. Before the lanes are
-    /// cut again.
-    pub(super) fn covered(&self) -> Vec<Option<f32>> {
-        let cut = |i: &usize| *i > 0 && self.probes.attention && self.lanes[*i].policy.evicts();
+    /// What lane 0's newest rows say of the lanes that evict: the mass on what each held during the step, and looks at
+    /// what one no longer held. Before the lanes are cut again.
+    pub(super) fn hindsight(&self) -> (Vec<Option<f32>>, Vec<Finding>) {
+        let cut = |i: &usize| *i > 0 && self.lanes[*i].policy.evicts();
         let lanes: Vec<usize> = (0..self.lanes.len()).filter(cut).collect();
         let layers: Vec<usize> = self.evicting_layers().collect();
         let (heads, group) = (self.config().heads, self.config().heads / self.config().kv_heads);
         let mut covered = vec![None; self.lanes.len()];
         if lanes.is_empty() || layers.is_empty() {
-            return covered;
+            return (covered, Vec::new());
         }
-        // one layer: the sum over its heads, for each of `lanes`
-        let of_layer = |&layer: &usize| -> Vec<f64> {
-            let mut sums = vec![0.0; lanes.len()];
+        let first = self.lanes[0].cache;
+        // one layer: the sum over its heads, for each of `lanes`, and strong looks
+        let of_layer = |&layer: &usize| -> (Vec<f64>, Vec<Look>) {
+            let (mut sums, mut looks) = (vec![0.0; lanes.len()], Vec::new());
             for head in 0..heads {
-                let row = self.backend.newest_row(self.lanes[0].cache, layer, head);
-                for (sum, &lane) in sums.iter_mut().zip(&lanes) {
+                let row = self.backend.newest_row(first, layer, head);
+                for (sum, &lane) in sums.iter_mut().zip(&lanes).filter(|_| self.probes.attention) {
                     let kept = &self.lanes[lane].kept;
                     // What was fed in this step came after `kept`, and every lane holds it.
                     let (old, fed) = row.split_at(kept.positions.min(row.len()));
                     *sum += f64::from(covered_mass(old, kept.head(layer, head / group)));
                     *sum += fed.iter().map(|&p| f64::from(p)).sum::<f64>();
                 }
+                if self.backend.strongest(0, layer, head) > self.regret_above {
+                    let positions = self.backend.positions(first, layer, head / group);
+                    let look = |slot: usize| Look { mass: row[slot], layer, head, position: positions[slot] };
+                    looks.extend(above(row, self.regret_above).into_iter().map(look));
+                }
             }
-            sums
+            (sums, looks)
         };
         // added in the order of the layers, however many threads there are
-        let masses: Vec<Vec<f64>> = layers.par_iter().map(of_layer).collect();
-        for (at, &lane) in lanes.iter().enumerate() {
-            let sum: f64 = masses.iter().map(|of_lanes| of_lanes[at]).sum();
+        let found: Vec<(Vec<f64>, Vec<Look>)> = layers.par_iter().map(of_layer).collect();
+        for (at, &lane) in lanes.iter().enumerate().filter(|_| self.probes.attention) {
+            let sum: f64 = found.iter().map(|(of_lanes, _)| of_lanes[at]).sum();
             covered[lane] = Some((sum / (layers.len() * heads) as f64) as f32);
         }
-        covered
+        (covered, self.regrets(found.into_iter().flat_map(|(_, looks)| looks)))
     }
 
     /// Of lane `i`, against the oracle of the nearest size.

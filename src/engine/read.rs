@@ -190,7 +190,7 @@ impl Core {
         let mut verdicts = Verdicts::new();
         let held = verdict::held(&decisions, &*self.backend, cache);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
-        let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].clone());
+        let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].map(<[u32]>::to_vec));
         self.rewrite(&decisions, own)?;
         verdict::note(&mut verdicts, decisions, held, 0);
         self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;

@@ -2,37 +2,53 @@
 
 use super::core::Core;
 use super::frame::{Finding, FindingKind};
+use crate::simd::{max, vectorized};
 
 /// Attention of lane 0 above which an evicted entry is regretted, where the user says nothing else.
 pub const REGRET_ABOVE: f32 = 0.2;
 
+/// Attention of lane 0's newest query on one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub mass: f32,
+    pub layer: usize,
+    pub head: usize,
+    pub position: u32,
+}
+
+/// Probabilities looked at together.
+const STRIP: usize = 256;
+
+/// Places of what exceeds `limit`: few in a row of probabilities, so most strips are passed over at once.
+pub fn above(row: &[f32], limit: f32) -> Vec<usize> {
+    let strips = row.chunks(STRIP).enumerate().filter(|(_, strip)| {
+        let most = vectorized(
+            #[inline(always)]
+            || max(strip),
+        );
+        most > limit
+    });
+    let of = |(k, strip): (usize, &[f32])| -> Vec<usize> {
+        (0..strip.len()).filter(|&i| strip[i] > limit).map(|i| k * STRIP + i).collect()
+    };
+    strips.flat_map(of).collect()
+}
+
 impl Core {
-    /// For every other lane the strongest look of lane 0's newest query at an entry that the lane no longer holds,
-    /// where it exceeds `regret_above` and that entry was not regretted before. Before the lanes are cut again.
-    pub(super) fn regrets(&self) -> Vec<Finding> {
-        let config = self.config();
-        let (heads, group) = (config.heads, config.heads / config.kv_heads);
-        let cache = self.lanes[0].cache;
-        let mut strongest: Vec<Option<(f32, usize, usize, u32)>> = vec![None; self.lanes.len()];
+    /// For every other lane the strongest of lane 0's `looks` at an entry that the lane no longer holds, where that
+    /// entry was not regretted before. Before the lanes are cut again.
+    pub(super) fn regrets(&self, looks: impl Iterator<Item = Look>) -> Vec<Finding> {
+        let mut strongest: Vec<Option<Look>> = vec![None; self.lanes.len()];
         let evicting: Vec<usize> = (1..self.lanes.len()).filter(|&i| self.lanes[i].policy.evicts()).collect();
-        if evicting.is_empty() {
-            return Vec::new();
-        }
-        let looks = |&(layer, head): &(usize, usize)| {
-            config.layers[layer].window.is_none() && self.backend.strongest(0, layer, head) > self.regret_above
-        };
-        let all = (0..config.layers.len()).flat_map(|layer| (0..heads).map(move |head| (layer, head)));
-        for (layer, head) in all.filter(looks) {
-            let row = self.backend.newest_row(cache, layer, head);
-            let positions = self.backend.positions(cache, layer, head / group);
-            for (&mass, &position) in row.iter().zip(positions).filter(|(mass, _)| **mass > self.regret_above) {
-                for &i in &evicting {
-                    let held = &self.lanes[i].kept;
-                    let gone =
-                        (position as usize) < held.positions && !held.contains(layer, head / group, position as usize);
-                    if gone && strongest[i].is_none_or(|(most, ..)| mass > most) && !self.regretted(i, position) {
-                        strongest[i] = Some((mass, layer, head, position));
-                    }
+        let group = self.config().heads / self.config().kv_heads;
+        for look in looks {
+            let position = look.position as usize;
+            for &i in &evicting {
+                let held = &self.lanes[i].kept;
+                let gone = position < held.positions && !held.contains(look.layer, look.head / group, position);
+                let more = strongest[i].is_none_or(|most| look.mass > most.mass);
+                if gone && more && !self.regretted(i, look.position) {
+                    strongest[i] = Some(look);
                 }
             }
         }
@@ -45,7 +61,7 @@ impl Core {
         self.findings.iter().filter(same).any(|f| f.lane as usize == lane)
     }
 
-    fn regret(&self, lane: usize, (mass, layer, head, position): (f32, usize, usize, u32)) -> Finding {
+    fn regret(&self, lane: usize, Look { mass, layer, head, position }: Look) -> Finding {
         let spelled = self.tokenizer.as_ref().zip(self.token_at(position)).map(|(words, id)| words.text(id));
         let token = spelled.map(|text| format!("{text:?} at ")).unwrap_or_default();
         let step = self.step;

@@ -28,14 +28,19 @@ pub fn covered_mass(row: &[f32], held: &[u64]) -> f32 {
 fn masked_sum(row: &[f32], held: &[u64]) -> f32 {
     let mut lanes = [0.0; LANES];
     for (p, &word) in row.chunks(64).zip(held) {
-        for (chunk, at) in p.chunks(LANES).zip((0..).step_by(LANES)) {
-            let bits = (word >> at) as u32;
-            match <&[f32; LANES]>::try_from(chunk) {
-                Ok(chunk) => (0..LANES).for_each(|i| lanes[i] += if bits >> i & 1 == 1 { chunk[i] } else { 0.0 }),
-                Err(_) => {
-                    chunk.iter().enumerate().for_each(|(i, &p)| lanes[i] += if bits >> i & 1 == 1 { p } else { 0.0 })
-                }
+        let mut chunks = p.chunks_exact(LANES);
+        let mut bits = word;
+        for p in &mut chunks {
+            let low = bits as u32;
+            let mut masked = [0.0; LANES];
+            for i in 0..LANES {
+                masked[i] = f32::from_bits(p[i].to_bits() & (low >> i & 1).wrapping_neg());
             }
+            (0..LANES).for_each(|i| lanes[i] += masked[i]);
+            bits >>= LANES;
+        }
+        for (i, &p) in chunks.remainder().iter().enumerate() {
+            lanes[i] += if bits >> i & 1 == 1 { p } else { 0.0 };
         }
     }
     fold_sum(lanes)

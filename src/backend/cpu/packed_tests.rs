@@ -100,9 +100,10 @@ proptest! {
         };
         rig.backend.pack(packed, &vec![Some(packing); HEADS.1]).unwrap();
         // some slots leave, others in each head
-        let keep: Vec<_> =
-            (0..HEADS.1 as u32).map(|g| Some((0..n as u32).filter(|s| every == 1 || s % every != g % every).collect())).collect();
-        rig.backend.retain(packed, &keep).unwrap();
+        let keep: Vec<Vec<u32>> =
+            (0..HEADS.1 as u32).map(|g| (0..n as u32).filter(|s| every == 1 || s % every != g % every).collect()).collect();
+        let all: Vec<_> = keep.iter().map(|keep| Some(keep.as_slice())).collect();
+        rig.backend.retain(packed, &all).unwrap();
         let plain = rig.backend.cache();
         for g in 0..HEADS.1 {
             let from = &rig.backend.caches[packed.0][g];

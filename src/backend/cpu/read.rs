@@ -161,13 +161,13 @@ impl Inspect for CpuBackend {
         self.sparse.remove(&cache);
     }
 
-    fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()> {
+    fn retain(&mut self, cache: CacheId, keep: &[Option<&[u32]>]) -> Result<()> {
         let Some(wiring) = &self.wirings[cache.0] else {
             return self.each_head("evicting", cache, keep, |head, keep| head.retain(keep));
         };
         let g = self.shape.kv_heads;
-        let of = |i: usize| keep.get(wiring.keys(i / g) * g + i % g).cloned().flatten();
-        let keep: Vec<Option<Vec<u32>>> = (0..self.shape.layers * g).map(of).collect();
+        let of = |i: usize| keep.get(wiring.keys(i / g) * g + i % g).copied().flatten();
+        let keep: Vec<Option<&[u32]>> = (0..self.shape.layers * g).map(of).collect();
         // a layer that has only its rows here goes by the cells of the one whose keys it reads
         self.each_head("evicting", cache, &keep, |head, keep| {
             head.retain(keep);
