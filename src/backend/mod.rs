@@ -5,6 +5,7 @@
 //! are matrices `[rows, width]` f32 with one row per token of the pass.
 
 pub mod cpu;
+pub mod cuda;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -212,7 +213,7 @@ pub trait Inspect {
     fn free(&mut self, cache: CacheId);
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
     /// `None` keeps all. Layers that read another one's keys follow that one.
-    fn retain(&mut self, cache: CacheId, keep: &[Option<Vec<u32>>]) -> Result<()>;
+    fn retain(&mut self, cache: CacheId, keep: &[Option<&[u32]>]) -> Result<()>;
     /// New contents of all slots of one kv head, none of them packed.
     fn overwrite(&mut self, cache: CacheId, layer: usize, kv_head: usize, new: &Rewritten) -> Result<()>;
     /// Packs slots of each kv head [layer · G + kv head] and gives the memory of what they were back.

@@ -1,0 +1,60 @@
+//! What the backend asks of a CUDA device: memory, copies, launches, marks in time. The driver does it on a card; in the
+//! tests the kernels, built for the CPU, do.
+
+use crate::backend::Result;
+
+/// One argument of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arg {
+    /// An address on the device.
+    Pointer(u64),
+    Int(i32),
+    Float(f32),
+}
+
+impl From<i32> for Arg {
+    fn from(x: i32) -> Self {
+        Self::Int(x)
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(x: f32) -> Self {
+        Self::Float(x)
+    }
+}
+
+/// Blocks of threads that run a kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    pub kernel: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory, bytes.
+    pub shared: u32,
+    pub args: &'a [Arg],
+}
+
+/// A place in the order of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(pub u64);
+
+/// Work is carried out in the order of the calls; copies to and from the host wait for what was asked before.
+pub trait Device: Send + Sync {
+    /// e.g. "NVIDIA H100 80GB HBM3, compute 9.0".
+    fn describe(&self) -> String;
+    /// Memory with anything in it, aligned to 256 bytes.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
+    fn free(&self, at: u64, bytes: usize);
+    fn upload(&self, from: &[u8], to: u64) -> Result<()>;
+    fn download(&self, from: u64, to: &mut [u8]) -> Result<()>;
+    /// Between places that do not overlap.
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
+    fn clear(&self, at: u64, bytes: usize) -> Result<()>;
+    fn launch(&self, launch: Launch<'_>) -> Result<()>;
+    fn mark(&self) -> Result<Mark>;
+    /// Nanoseconds from one mark to a later one; waits for that.
+    fn between(&self, from: Mark, to: Mark) -> Result<u64>;
+}

@@ -1,0 +1,211 @@
+//! A device that runs the kernels on the CPU: g++ builds them with `emulate.h`, each thread of a block a coroutine.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use attnscope::backend::cuda::device::{Arg, Device, Launch, Mark};
+use attnscope::backend::{BackendError, Result};
+use libloading::Library;
+
+type Run = unsafe extern "C" fn(*const u32, *const u32, usize, *const *mut c_void, u64) -> c_int;
+type Signature = unsafe extern "C" fn() -> *const c_char;
+
+/// What an allocation is surrounded by: a kernel that writes beside its memory is found when it is freed.
+const GUARD: usize = 256;
+const GUARD_BYTE: u8 = 0xa5;
+
+pub struct Emulator {
+    families: Vec<Library>,
+    /// Where each allocation lies, by the address that kernels see.
+    held: Mutex<HashMap<u64, usize>>,
+    /// Orders in which threads are woken differ from launch to launch, the same in every run.
+    launches: AtomicU64,
+    start: Instant,
+}
+
+/// The device with every family of kernels. Built once for all tests.
+pub fn device() -> Arc<dyn Device> {
+    let families = built().iter().map(|path| {
+        // SAFETY: built from our own sources; loading it runs nothing.
+        unsafe { Library::new(path) }.expect("a family of kernels, built for the CPU")
+    });
+    Arc::new(Emulator {
+        families: families.collect(),
+        held: Mutex::default(),
+        launches: AtomicU64::new(0),
+        start: Instant::now(),
+    })
+}
+
+fn built() -> &'static [PathBuf] {
+    static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
+        std::fs::create_dir_all(&folder).expect("a folder for the kernels");
+        let mut sources: Vec<PathBuf> = std::fs::read_dir(root.join("kernels"))
+            .expect("kernels/")
+            .map(|entry| entry.expect("an entry of kernels/").path())
+            .filter(|path| path.extension().is_some_and(|e| e == "cu"))
+            .collect();
+        sources.sort();
+        sources.iter().map(|source| build(root, source, &folder)).collect()
+    })
+}
+
+fn build(root: &Path, source: &Path, folder: &Path) -> PathBuf {
+    let out = folder.join(source.file_stem().expect("a name")).with_extension("so");
+    // Another run of the tests may be at it: each writes its own, and the last one stays.
+    let own = out.with_extension(format!("{}.so", std::process::id()));
+    let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "g++".into()));
+    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]);
+    // as a card: products and sums are rounded apart unless the kernel says fmaf
+    compiler.args(["-ffp-contract=off", "-x", "c++", "-include"]).arg(root.join("tests/cuda/emulate.h"));
+    compiler.arg("-I").arg(root.join("kernels")).arg(source).arg("-o").arg(&own);
+    let done = compiler.output().expect("g++, which builds the kernels for these tests, or another compiler in CXX");
+    assert!(done.status.success(), "{}:\n{}", source.display(), String::from_utf8_lossy(&done.stderr));
+    std::fs::rename(&own, &out).expect("the kernels in their place");
+    out
+}
+
+fn failed(what: &str, why: impl Into<String>) -> BackendError {
+    BackendError::Failed { what: what.into(), why: why.into() }
+}
+
+impl Emulator {
+    fn layout(bytes: usize) -> Layout {
+        Layout::from_size_align(bytes + 2 * GUARD, 256).expect("a size")
+    }
+
+    /// That `bytes` at `at` lie in one allocation.
+    fn check(&self, what: &str, at: u64, bytes: usize) -> Result<()> {
+        let held = self.held.lock().expect("no test holds it");
+        let inside = held.iter().any(|(&first, &len)| at >= first && at + bytes as u64 <= first + len as u64);
+        if inside || bytes == 0 { Ok(()) } else { Err(failed(what, format!("{bytes} bytes at {at:#x} are not ours"))) }
+    }
+
+    fn find(&self, kernel: &str) -> Result<(Run, Vec<u8>)> {
+        for family in &self.families {
+            // SAFETY: the functions that EXPORT in emulate.h makes.
+            unsafe {
+                if let Ok(run) = family.get::<Run>(format!("launch_{kernel}").as_bytes()) {
+                    let letters = family.get::<Signature>(format!("signature_{kernel}").as_bytes());
+                    let letters = letters.map_err(|why| failed(kernel, why.to_string()))?();
+                    return Ok((*run, CStr::from_ptr(letters).to_bytes().to_vec()));
+                }
+            }
+        }
+        Err(failed(kernel, "there is no such kernel"))
+    }
+}
+
+impl Device for Emulator {
+    fn describe(&self) -> String {
+        "CUDA kernels on the CPU".into()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let layout = Self::layout(bytes);
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc(layout) };
+        assert!(!base.is_null(), "{bytes} bytes");
+        // SAFETY: all of it is ours. As on a card, memory begins with anything: here NaN.
+        unsafe {
+            base.write_bytes(GUARD_BYTE, layout.size());
+            base.add(GUARD).write_bytes(0xff, bytes);
+        }
+        let at = base as u64 + GUARD as u64;
+        self.held.lock().expect("no test holds it").insert(at, bytes);
+        Ok(at)
+    }
+
+    fn free(&self, at: u64, bytes: usize) {
+        let held = self.held.lock().expect("no test holds it").remove(&at);
+        assert_eq!(held, Some(bytes), "what is freed was allocated so");
+        let base = (at - GUARD as u64) as *mut u8;
+        // SAFETY: from `allocate`.
+        unsafe {
+            let all = std::slice::from_raw_parts(base, bytes + 2 * GUARD);
+            let whole = all[..GUARD].iter().chain(&all[GUARD + bytes..]).all(|&byte| byte == GUARD_BYTE);
+            dealloc(base, Self::layout(bytes));
+            assert!(whole || std::thread::panicking(), "a kernel wrote beside an allocation of {bytes} bytes");
+        }
+    }
+
+    fn upload(&self, from: &[u8], to: u64) -> Result<()> {
+        self.check("upload", to, from.len())?;
+        // SAFETY: checked above.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        Ok(())
+    }
+
+    fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        self.check("download", from, to.len())?;
+        // SAFETY: checked above.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.check("copy", from, bytes)?;
+        self.check("copy", to, bytes)?;
+        assert!(from + bytes as u64 <= to || to + bytes as u64 <= from, "places overlap");
+        // SAFETY: checked above.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
+    fn clear(&self, at: u64, bytes: usize) -> Result<()> {
+        self.check("clear", at, bytes)?;
+        // SAFETY: checked above.
+        unsafe { (at as *mut u8).write_bytes(0, bytes) };
+        Ok(())
+    }
+
+    fn launch(&self, launch: Launch<'_>) -> Result<()> {
+        let (run, letters) = self.find(launch.kernel)?;
+        let given: Vec<u8> = launch.args.iter().map(letter).collect();
+        if given != letters {
+            let text = |letters: &[u8]| String::from_utf8_lossy(letters).into_owned();
+            return Err(failed(launch.kernel, format!("given {}, takes {}", text(&given), text(&letters))));
+        }
+        let value = |arg: &Arg| match *arg {
+            Arg::Pointer(at) => at,
+            Arg::Int(x) => u64::from(x as u32),
+            Arg::Float(x) => u64::from(x.to_bits()),
+        };
+        let values: Vec<u64> = launch.args.iter().map(value).collect();
+        let places: Vec<*mut c_void> = values.iter().map(|value| (value as *const u64).cast_mut().cast()).collect();
+        let seed = self.launches.fetch_add(1, Ordering::Relaxed) + 1;
+        // SAFETY: number and kinds of the arguments are the kernel's; what it does with them is what is tested.
+        let code =
+            unsafe { run(launch.grid.as_ptr(), launch.block.as_ptr(), launch.shared as usize, places.as_ptr(), seed) };
+        match code {
+            0 => Ok(()),
+            1 => Err(failed(launch.kernel, "some threads wait for others that never come")),
+            _ => Err(failed(launch.kernel, "no card takes a block like this")),
+        }
+    }
+
+    fn mark(&self) -> Result<Mark> {
+        Ok(Mark(self.start.elapsed().as_nanos() as u64))
+    }
+
+    fn between(&self, from: Mark, to: Mark) -> Result<u64> {
+        Ok(to.0 - from.0)
+    }
+}
+
+fn letter(arg: &Arg) -> u8 {
+    match arg {
+        Arg::Pointer(_) => b'p',
+        Arg::Int(_) => b'i',
+        Arg::Float(_) => b'f',
+    }
+}
