@@ -1,12 +1,12 @@
 //! A device that runs the kernels on the CPU: g++ builds them with `emulate.h`, each thread of a block a coroutine.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use attnscope::backend::cuda::device::{Arg, Device, Launch, Mark};
@@ -29,34 +29,31 @@ pub struct Emulator {
     start: Instant,
 }
 
-/// The device with every family of kernels. Built once for all tests.
-pub fn device() -> Arc<dyn Device> {
-    let families = built().iter().map(|path| {
+/// A device with these families of kernels.
+pub fn device(families: &[&'static str]) -> Arc<dyn Device> {
+    let load = |family: &&'static str| {
         // SAFETY: built from our own sources; loading it runs nothing.
-        unsafe { Library::new(path) }.expect("a family of kernels, built for the CPU")
-    });
+        unsafe { Library::new(built(family)) }.expect("a family of kernels, built for the CPU")
+    };
     Arc::new(Emulator {
-        families: families.collect(),
+        families: families.iter().map(load).collect(),
         held: Mutex::default(),
         launches: AtomicU64::new(0),
         start: Instant::now(),
     })
 }
 
-fn built() -> &'static [PathBuf] {
-    static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
-    BUILT.get_or_init(|| {
+/// Builds a family at its first use.
+fn built(family: &'static str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(family).or_insert_with(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
         std::fs::create_dir_all(&folder).expect("a folder for the kernels");
-        let mut sources: Vec<PathBuf> = std::fs::read_dir(root.join("kernels"))
-            .expect("kernels/")
-            .map(|entry| entry.expect("an entry of kernels/").path())
-            .filter(|path| path.extension().is_some_and(|e| e == "cu"))
-            .collect();
-        sources.sort();
-        sources.iter().map(|source| build(root, source, &folder)).collect()
-    })
+        build(root, &root.join("kernels").join(family).with_extension("cu"), &folder)
+    });
+    built[family].clone()
 }
 
 fn build(root: &Path, source: &Path, folder: &Path) -> PathBuf {

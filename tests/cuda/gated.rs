@@ -24,7 +24,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn gate_times_up(width in 1usize..700, rows in 1usize..5, kind in 0i32..3, seed: u32) {
-        let device = emulator::device();
+        let device = emulator::device(&["gated"]);
         let draw = |i: usize| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 2f32.powi(21) - 4.0;
         let x: Vec<f32> = (0..rows * 2 * width).map(draw).collect();
         let (from, out) = (Memory::of(&device, &x).unwrap(), Memory::<f32>::new(&device, rows * width).unwrap());
