@@ -1,6 +1,9 @@
 //! The program as a process: output that repeats, pipes that close, Ctrl-C.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,36 @@ fn tables_print_json() {
         assert!(doctor["sections"][section].is_object(), "{section}");
     }
     assert!(stdout(&run(&["doctor"])).contains("CUDA backend"));
+}
+
+#[test]
+fn the_doctor_tells_of_cuda_whatever_is_there() {
+    let home = tempfile::tempdir().expect("a folder");
+    let nvidia = |libraries: &Path| {
+        let mut command = attnscope(&["doctor", "--json"]);
+        command.env("ATTNSCOPE_HOME", home.path()).env("ATTNSCOPE_CUDA_LIBRARIES", libraries);
+        json(&command.output().expect("the program starts"))["sections"]["NVIDIA"].clone()
+    };
+    let found = nvidia(home.path());
+    for fact in ["libcuda", "NVML", "NVRTC", "cuBLAS", "cuBLASLt", "looked in", "kernels", "compiled kernels", "driver"]
+    {
+        assert!(found[fact]["found"].is_string(), "{fact}: {found}");
+    }
+    let kept = found["compiled kernels"]["found"].as_str().expect("text");
+    assert!(kept.ends_with("/kernels: 0 files, 0 B"), "{kept}");
+    // Not a library, and a library that is another one.
+    let broken = home.path().join("libnvrtc.so.12");
+    fs::write(&broken, "\x1b[2J not a library").expect("a file");
+    let found = nvidia(home.path());
+    assert_eq!(found["NVRTC"]["warn"], true, "{found}");
+    assert!(found["NVRTC"]["found"].as_str().expect("text").contains("cannot be opened"), "{found}");
+    fs::remove_file(&broken).expect("the file");
+    let maps = fs::read_to_string("/proc/self/maps").expect("what this test has loaded");
+    let libc = maps.lines().find_map(|line| Some(&line[line.find('/')?..]).filter(|path| path.contains("/libc")));
+    symlink(libc.expect("a C library"), &broken).expect("a link");
+    let found = nvidia(home.path());
+    assert_eq!(found["NVRTC"]["warn"], true, "{found}");
+    assert!(found["NVRTC"]["found"].as_str().expect("text").contains("is no NVRTC"), "{found}");
 }
 
 #[test]

@@ -1,4 +1,11 @@
-//! The kernels without a card: compiled by NVRTC, and run on the CPU against their twins.
+//! CUDA without a card: the search for its libraries, the kernels compiled by NVRTC, and run on the CPU against their
+//! twins.
 
+mod compile;
 mod emulator;
 mod gated;
+mod kept;
+mod libraries;
+mod plan;
+mod ptx;
+mod wheel;

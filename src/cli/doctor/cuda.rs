@@ -1,44 +1,152 @@
-//! NVIDIA: the driver, its cards, and the libraries that a CUDA backend opens at run time.
+//! NVIDIA: the driver, its cards, the libraries that are opened at run time, and where kernels would come from.
 
 use indicatif::HumanBytes;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
 use super::Section;
+use crate::backend::cuda::embedded;
+use crate::backend::cuda::image::{Plan, plan};
+use crate::backend::cuda::libraries::{Library, find};
+use crate::backend::cuda::nvrtc::Nvrtc;
+use crate::backend::cuda::places::{NAMED, places};
+use crate::backend::cuda::shared::{Shared, open};
+use crate::backend::cuda::store::Store;
+use crate::backend::cuda::system::ThisMachine;
+use crate::backend::cuda::version::Version;
 
 pub fn look() -> Section {
     let mut section = Section::new("NVIDIA");
     section.fact("CUDA backend", "not in this build: models run on the CPU");
-    match cards(&mut section) {
-        Ok(()) => {}
-        Err(NvmlError::LibloadingError(_)) => section.fact("driver", "no NVML library found: no NVIDIA driver here"),
-        Err(error) => section.warn("driver", format!("NVML: {error}")),
-    }
-    // SAFETY: these only try to open the libraries; asking comes before any other call, which would panic without.
-    let found = unsafe {
-        [
-            ("libcuda", cudarc::driver::sys::is_culib_present()),
-            ("NVRTC", cudarc::nvrtc::sys::is_culib_present()),
-            ("cuBLAS", cudarc::cublas::sys::is_culib_present()),
-        ]
-    };
-    for (name, present) in found {
-        section.fact(name, if present { "found" } else { "not found" });
+    let driver = library(&mut section, Library::Cuda, None).and_then(|cuda| cuda.driver());
+    let nvml = library(&mut section, Library::Nvml, driver);
+    let nvrtc = library(&mut section, Library::Nvrtc, driver).and_then(|nvrtc| match Nvrtc::new(nvrtc) {
+        Ok(nvrtc) => Some(nvrtc),
+        Err(error) => {
+            section.warn("NVRTC", error.to_string());
+            None
+        }
+    });
+    library(&mut section, Library::Cublas, driver);
+    library(&mut section, Library::CublasLt, driver);
+    looked(&mut section);
+    kernels(&mut section, nvrtc.as_ref(), driver);
+    match nvml {
+        None => section.fact("driver", "no NVML library found: no NVIDIA driver here"),
+        Some(nvml) => {
+            if let Err(error) = cards(&mut section, &nvml, nvrtc.as_ref(), driver) {
+                section.warn("driver", format!("NVML: {error}"));
+            }
+        }
     }
     section
 }
 
-fn cards(section: &mut Section) -> Result<(), NvmlError> {
-    let nvml = Nvml::init()?;
-    let driver = nvml.sys_driver_version()?;
-    let cuda = nvml.sys_cuda_driver_version()?;
-    section.fact("driver", format!("{driver}, CUDA {}.{}", cuda / 1000, cuda % 1000 / 10));
+/// Looks for a library and opens it: what was found where, or what to do.
+fn library(section: &mut Section, library: Library, driver: Option<Version>) -> Option<Shared> {
+    let search = find(&ThisMachine, library, driver);
+    let passed_over = search
+        .too_new
+        .first()
+        .map_or(String::new(), |found| format!(" ({} is newer than the driver can take)", found.file.display()));
+    let Some(found) = &search.found else {
+        section.fact(library.name(), format!("not found: {}{passed_over}", library.remedy(driver)));
+        return None;
+    };
+    match open(found) {
+        Ok(shared) => {
+            let version = match shared.version() {
+                Some(version) => format!(", {version}"),
+                None => String::new(),
+            };
+            let words = format!("{}, {}{version}{passed_over}", found.file.display(), found.way);
+            match library == Library::Cuda && shared.driver().is_none() {
+                true => section.warn(library.name(), format!("{words}: it tells no version, as a mere stub would")),
+                false => section.fact(library.name(), words),
+            }
+            Some(shared)
+        }
+        Err(error) => {
+            section.warn(library.name(), error.to_string());
+            None
+        }
+    }
+}
+
+/// All folders that were looked in.
+fn looked(section: &mut Section) {
+    let of_driver = places(&ThisMachine, true);
+    let mut folders: Vec<String> = vec!["the loader's path".into()];
+    for place in places(&ThisMachine, false).iter().chain(&of_driver) {
+        folders.extend(place.folder.as_ref().map(|folder| folder.display().to_string()));
+    }
+    let named = folders.iter().enumerate().filter(|(i, folder)| !folders[..*i].contains(folder));
+    let folders: Vec<&str> = named.map(|(_, folder)| folder.as_str()).collect();
+    section.fact("looked in", format!("{}; {NAMED} names others", folders.join(", ")));
+}
+
+/// Where the code of kernels comes from on this machine.
+fn kernels(section: &mut Section, nvrtc: Option<&Nvrtc>, driver: Option<Version>) {
+    let embedded = format!(
+        "PTX in this program, for cards from {} on and drivers from CUDA {} on",
+        cc(embedded::CARD),
+        embedded::CUDA
+    );
+    match nvrtc {
+        Some(nvrtc) => {
+            let range = match (nvrtc.cards.first(), nvrtc.cards.last()) {
+                (Some(first), Some(last)) => format!(" (compute capability {} to {})", cc(*first), cc(*last)),
+                _ => String::new(),
+            };
+            section.fact("kernels", format!("compiled at first use by NVRTC {}{range}", nvrtc.version));
+        }
+        None => {
+            let better = format!("{} has them compiled for the very card", Library::Nvrtc.remedy(driver));
+            section.fact("kernels", format!("{embedded}; {better}"));
+        }
+    }
+    match Store::of_user() {
+        Some(store) => {
+            let size = store.size();
+            let words = format!("{}: {} files, {}", store.folder().display(), size.entries, HumanBytes(size.bytes));
+            section.fact("compiled kernels", words);
+        }
+        None => section.warn("compiled kernels", "not kept, this system names no data folder: set ATTNSCOPE_HOME"),
+    }
+}
+
+fn cards(
+    section: &mut Section,
+    library: &Shared,
+    nvrtc: Option<&Nvrtc>,
+    cuda: Option<Version>,
+) -> Result<(), NvmlError> {
+    let nvml = Nvml::builder().lib_path(library.found.opened_by.as_os_str()).init()?;
+    let version = nvml.sys_driver_version()?;
+    let driver = Version::of_number(nvml.sys_cuda_driver_version()?);
+    section.fact("driver", format!("{version}, CUDA {driver}"));
     for index in 0..nvml.device_count()? {
         let card = nvml.device_by_index(index)?;
         let memory = card.memory_info()?;
-        let name = card.name()?;
-        let free = format!("{name}, {} of {} free", HumanBytes(memory.free), HumanBytes(memory.total));
-        section.fact(format!("card {index}"), free);
+        let capability = card.cuda_compute_capability()?;
+        let number = u32::try_from(capability.major * 10 + capability.minor).unwrap_or(0);
+        let (free, total) = (HumanBytes(memory.free), HumanBytes(memory.total));
+        let words = format!("{}, compute capability {}, {free} of {total} free", card.name()?, cc(number));
+        let compiler = nvrtc.map(|nvrtc| (nvrtc.version, nvrtc.cards.as_slice()));
+        match plan(compiler, cuda.unwrap_or(driver), number) {
+            Ok(Plan::Compile(target)) => {
+                section.fact(format!("card {index}"), format!("{words}; kernels for {target}"))
+            }
+            Ok(Plan::Embedded { why }) => {
+                section.fact(format!("card {index}"), format!("{words}; kernels from the PTX in this program: {why}"));
+            }
+            Err(error) => section.warn(format!("card {index}"), format!("{words}; not usable: {error}")),
+        }
     }
     Ok(())
+}
+
+/// 90 is 9.0.
+fn cc(capability: u32) -> String {
+    format!("{}.{}", capability / 10, capability % 10)
 }
