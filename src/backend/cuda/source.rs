@@ -27,9 +27,11 @@ macro_rules! families {
     };
 }
 
-/// A line for each file `kernels/*.cu`. Its `kernels/ptx/*.ptx` may be empty until it is made (see
+/// A line for each file `kernels/*.cu`; its `kernels/ptx/*.ptx` may be empty until it is made (see
 /// [`super::embedded`]).
-pub const FAMILIES: &[Family] = families!["gated"];
+pub const FAMILIES: &[Family] = families! {
+    "gated",
+};
 
 impl Family {
     pub fn source(&self) -> Source<'static> {

@@ -73,16 +73,16 @@ fn library(section: &mut Section, library: Library, driver: Option<Version>) -> 
     }
 }
 
-/// All folders that were looked in.
+/// All places that were looked in, in order.
 fn looked(section: &mut Section) {
-    let of_driver = places(&ThisMachine, true);
-    let mut folders: Vec<String> = vec!["the loader's path".into()];
-    for place in places(&ThisMachine, false).iter().chain(&of_driver) {
-        folders.extend(place.folder.as_ref().map(|folder| folder.display().to_string()));
+    let mut names: Vec<String> = Vec::new();
+    for place in places(&ThisMachine, false).iter().chain(&places(&ThisMachine, true)) {
+        let name = place.folder.as_ref().map_or("the loader's path".into(), |folder| folder.display().to_string());
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
-    let named = folders.iter().enumerate().filter(|(i, folder)| !folders[..*i].contains(folder));
-    let folders: Vec<&str> = named.map(|(_, folder)| folder.as_str()).collect();
-    section.fact("looked in", format!("{}; {NAMED} names others", folders.join(", ")));
+    section.fact("looked in", format!("{}; {NAMED} names others", names.join(", ")));
 }
 
 /// Where the code of kernels comes from on this machine.
