@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use attnscope::backend::cuda::embedded;
-use attnscope::backend::cuda::image::{Maker, Origin, Plan};
+use attnscope::backend::cuda::image::{Image, Maker, Origin, Plan};
 use attnscope::backend::cuda::nvrtc::Target;
 use attnscope::backend::cuda::source::{FAMILIES, Family};
 use attnscope::backend::cuda::store::{Key, Size, Store};
@@ -113,4 +113,7 @@ fn without_nvrtc_the_embedded_ptx_is_taken() {
         (ptx.as_bytes(), Target::Ptx(80), Origin::Embedded)
     );
     assert!(maker.make(&bare).is_err());
+    let code = b"\x7fELF".to_vec();
+    assert_eq!(Image { code: code.clone(), target: Target::Cubin(90), ..image.clone() }.for_driver(), code);
+    assert_eq!(image.for_driver(), b".version 8.1\n\0");
 }

@@ -84,6 +84,16 @@ pub struct Image {
     pub note: Option<String>,
 }
 
+impl Image {
+    /// The bytes for `cuModuleLoadData`, which takes PTX up to its NUL.
+    pub fn for_driver(mut self) -> Vec<u8> {
+        if matches!(self.target, Target::Ptx(_)) {
+            self.code.push(0);
+        }
+        self.code
+    }
+}
+
 /// Makes images for one card.
 pub struct Maker {
     plan: Plan,
