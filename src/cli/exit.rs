@@ -8,6 +8,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, Report};
 use thiserror::Error;
 
 use crate::backend::BackendError;
+use crate::backend::cuda::error::CudaError;
 use crate::engine::EngineError;
 use crate::model::chat::ChatError;
 use crate::model::error::ModelError;
@@ -112,6 +113,12 @@ fn code(report: &Report) -> Option<u8> {
     }
     if report.is::<NoDevice>() {
         return of(MISSING);
+    }
+    if let Some(error) = report.downcast_ref::<CudaError>() {
+        return of(match error {
+            CudaError::Lost { .. } | CudaError::Full { .. } | CudaError::Call { .. } => FAILED,
+            _ => MISSING,
+        });
     }
     if let Some(error) = report.downcast_ref::<LocateError>() {
         return of(match error {

@@ -44,7 +44,7 @@ pub fn device(families: &[&'static str]) -> Arc<dyn Device> {
 }
 
 /// Builds a family at its first use.
-fn built(family: &'static str) -> PathBuf {
+pub fn built(family: &'static str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     built.entry(family).or_insert_with(|| {
@@ -58,17 +58,23 @@ fn built(family: &'static str) -> PathBuf {
 
 fn build(root: &Path, source: &Path, folder: &Path) -> PathBuf {
     let out = folder.join(source.file_stem().expect("a name")).with_extension("so");
+    let (header, folder) = (root.join("tests/cuda/emulate.h"), root.join("kernels"));
+    // as a card: products and sums are rounded apart unless the kernel says fmaf
+    let options = ["-ffp-contract=off", "-include", &header.to_string_lossy(), "-I", &folder.to_string_lossy()];
+    compile(source, &out, &options);
+    out
+}
+
+/// Makes a library of C++ or CUDA code.
+pub fn compile(source: &Path, out: &Path, options: &[&str]) {
     // Another run of the tests may be at it: each writes its own, and the last one stays.
     let own = out.with_extension(format!("{}.so", std::process::id()));
     let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "g++".into()));
     compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]);
-    // as a card: products and sums are rounded apart unless the kernel says fmaf
-    compiler.args(["-ffp-contract=off", "-x", "c++", "-include"]).arg(root.join("tests/cuda/emulate.h"));
-    compiler.arg("-I").arg(root.join("kernels")).arg(source).arg("-o").arg(&own);
+    compiler.args(["-x", "c++"]).arg(source).arg("-o").arg(&own).args(options);
     let done = compiler.output().expect("g++, which builds the kernels for these tests, or another compiler in CXX");
     assert!(done.status.success(), "{}:\n{}", source.display(), String::from_utf8_lossy(&done.stderr));
-    std::fs::rename(&own, &out).expect("the kernels in their place");
-    out
+    std::fs::rename(&own, out).expect("the library in its place");
 }
 
 fn failed(what: &str, why: impl Into<String>) -> BackendError {
@@ -197,6 +203,8 @@ impl Device for Emulator {
     fn between(&self, from: Mark, to: Mark) -> Result<u64> {
         Ok(to.0 - from.0)
     }
+
+    fn clear_marks(&self) {}
 }
 
 fn letter(arg: &Arg) -> u8 {

@@ -2,6 +2,7 @@
 //! twins.
 
 mod compile;
+mod driver;
 mod emulator;
 mod gated;
 mod kept;

@@ -57,4 +57,6 @@ pub trait Device: Send + Sync {
     fn mark(&self) -> Result<Mark>;
     /// Nanoseconds from one mark to a later one; waits for that.
     fn between(&self, from: Mark, to: Mark) -> Result<u64>;
+    /// The marks so far are asked for no more.
+    fn clear_marks(&self);
 }

@@ -3,6 +3,7 @@
 mod cuda;
 pub mod host;
 mod models;
+mod self_test;
 mod terminal;
 
 use std::fmt::Write;
@@ -20,6 +21,12 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Run kernels on a card, compare their numbers, and measure how fast its memory is
+    #[arg(long)]
+    self_test: bool,
+    /// The card for --self-test
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "self_test")]
+    card: u32,
 }
 
 /// One thing that was looked at.
@@ -52,7 +59,7 @@ impl Section {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let sections = [
+    let mut sections = vec![
         host::program(),
         host::cpu(),
         host::memory(),
@@ -61,6 +68,9 @@ pub fn run(args: Args) -> Result<()> {
         models::network(),
         cuda::look(),
     ];
+    if args.self_test {
+        sections.push(self_test::run(args.card)?);
+    }
     if args.json {
         let one = |section: &Section| -> Value {
             let facts = section.facts.iter().map(|f| (f.name.clone(), json!({ "found": f.found, "warn": f.warn })));
