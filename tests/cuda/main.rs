@@ -1,6 +1,11 @@
 //! The kernels without a card: compiled by NVRTC, and run on the CPU against their twins.
 
 mod caches;
+mod compact;
 mod decode_attention;
 mod emulator;
 mod gated;
+mod product;
+mod sampling;
+mod prefill_attention;
+mod viewport;
