@@ -3,6 +3,7 @@
 mod caches;
 mod compact;
 mod decode_attention;
+mod embed;
 mod emulator;
 mod gated;
 mod norm;
