@@ -3,6 +3,7 @@
 mod caches;
 mod compact;
 mod decode_attention;
+mod elementwise;
 mod embed;
 mod emulator;
 mod gated;
