@@ -10,5 +10,6 @@ mod gated;
 mod norm;
 mod prefill_attention;
 mod product;
+mod rope;
 mod sampling;
 mod viewport;
