@@ -12,6 +12,13 @@
 
 #define BINS 2048
 
+// Loads of four steps at once.
+#ifdef SCOPE_EMULATED
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll 4")
+#endif
+
 // Sum over the threads before this one; `scratch` holds 32 numbers.
 DEVICE u32 sum_before(u32 own, u32 *scratch) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -54,7 +61,7 @@ DEVICE float median(const float *x, int width, float *scratch) {
         int count = 1 << bits, each = (count + threads - 1) / threads;
         for (int i = thread; i < count; i += threads) bins[i] = 0;
         __syncthreads();
-        for (int i = thread; i < width; i += threads) {
+        UNROLL for (int i = thread; i < width; i += threads) {
             u32 a = magnitude(x[i]);
             if (a >> (shift + bits) == prefix) atomicAdd(&bins[a >> shift & (count - 1)], 1u);
         }
@@ -90,7 +97,7 @@ DEVICE float median(const float *x, int width, float *scratch) {
 // Sum of squares of a row, the same in all threads.
 DEVICE float squares_of(const float *x, int width, float *scratch) {
     float sum = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) sum = fmaf(x[i], x[i], sum);
+    UNROLL for (int i = threadIdx.x; i < width; i += blockDim.x) sum = fmaf(x[i], x[i], sum);
     return block_sum(sum, scratch);
 }
 
@@ -98,7 +105,7 @@ DEVICE void put_stats(const float *x, int width, float squares, float *scratch, 
     __shared__ u64 keys[32];
     // the larger key of equals is that of the first channel
     u64 key = 0;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) key = max(key, (u64)magnitude(x[i]) << 32 | ~(u32)i);
+    UNROLL for (int i = threadIdx.x; i < width; i += blockDim.x) key = max(key, (u64)magnitude(x[i]) << 32 | ~(u32)i);
     key = largest(key, keys);
     float middle = median(x, width, scratch);
     if (threadIdx.x == 0) {
@@ -113,7 +120,7 @@ DEVICE void put_stats(const float *x, int width, float squares, float *scratch, 
 DEVICE void put_copy(const float *x, int width, float *copy, int first_copied) {
     int row = (int)blockIdx.x - first_copied;
     if (row < 0) return;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) copy[(u64)row * width + i] = x[i];
+    UNROLL for (int i = threadIdx.x; i < width; i += blockDim.x) copy[(u64)row * width + i] = x[i];
 }
 
 DEVICE float scale_of(float squares, int width, float eps) { return 1.0f / sqrtf(squares / (float)width + eps); }
@@ -129,7 +136,7 @@ KERNEL(rms_norm)(const float *x, const float *weight, float eps, int width, floa
     if (copy) put_copy(row, width, copy, first_copied);
     float scale = scale_of(squares, width, eps);
     float *to = out + (u64)blockIdx.x * width;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) to[i] = row[i] * scale * weight[i];
+    UNROLL for (int i = threadIdx.x; i < width; i += blockDim.x) to[i] = row[i] * scale * __ldg(weight + i);
 }
 EXPORT(rms_norm)
 
@@ -140,8 +147,8 @@ KERNEL(add_rms_norm)(float *x, const float *y, const float *weight, float eps, i
     float *row = x + (u64)blockIdx.x * width;
     const float *from = y + (u64)blockIdx.x * width;
     float scale = scale_of(squares_of(from, width, scratch), width, eps), squares = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        float sum = row[i] + from[i] * scale * weight[i];
+    UNROLL for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        float sum = row[i] + from[i] * scale * __ldg(weight + i);
         row[i] = sum;
         squares = fmaf(sum, sum, squares);
     }
