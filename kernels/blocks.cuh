@@ -1,4 +1,5 @@
 // The numbers of weights as GGUF stores them, eight at a time. A row is a whole number of blocks; `Format` names them.
+// Blocks lie at even addresses, those of Q4_K at multiples of 8.
 #pragma once
 #include "scope.cuh"
 

@@ -102,6 +102,24 @@ fn width(format: usize, wish: usize) -> usize {
     wish.div_ceil(each) * each
 }
 
+/// What the tests compare with is what the CPU's decoder, which others wrote, makes of the same bytes.
+#[test]
+fn definitions_are_those_of_candle() {
+    use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
+    let types = [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K];
+    for (format, dtype) in (3..).zip(types) {
+        let bytes = blocks(format, 40, &mut Draw(format as u64));
+        let width = 40 * BLOCKS[format].0;
+        let tensor = qtensor_from_ggml(dtype, &bytes, vec![1, width], &candle_core::Device::Cpu).unwrap();
+        let decoded = tensor.dequantize(&candle_core::Device::Cpu).unwrap().flatten_all().unwrap();
+        let decoded = decoded.to_vec1::<f32>().unwrap();
+        assert_eq!(decoded.len(), width);
+        for (found, (x, terms)) in decoded.into_iter().zip(matrix(format, &bytes)) {
+            assert!((found as f64 - x).abs() <= 2.5e-7 * terms, "{dtype:?}: {found} {x}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
