@@ -19,24 +19,10 @@
 // to the second; out [rows, heads · dim]; reductions [heads, rows, 6] of the layer; kept: the address of the
 // log-sum-exps [position, heads] of run i's kept queries at i · kept_stride, read where the run keeps its queries. The
 // last two may be null.
-#include "scope.cuh"
+#include "attend.cuh"
 
 constexpr int HEADS = 8, STRIP = 128, SPLITS = 64, WIDEST = 256, THREADS = 256, OCTETS = THREADS / 8;
 constexpr float LOWEST = -3e38f;
-
-// How many of the ascending positions lie below `end`.
-DEVICE int below(const u32 *positions, int len, u64 end) {
-    if (len == 0 || positions[len - 1] < end) return len;
-    int low = 0, high = len - 1;
-    while (low < high) {
-        int middle = (low + high) / 2;
-        if (positions[middle] < end)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
 
 // The slots that a row sees, and how they are split.
 struct Seen {
@@ -49,29 +35,6 @@ struct Seen {
     }
     DEVICE int splits() const { return (end - from + span - 1) / span; }
 };
-
-struct alignas(16) Quad {
-    u32 bits[4];
-};
-
-// Eight cells that follow each other, from a multiple of eight on.
-DEVICE void kv_get8(const void *cells, u64 i, int kv, float *x) {
-    if (kv == KV_F32) {
-        const Quad *from = (const Quad *)((const float *)cells + i);
-        Quad a = from[0], b = from[1];
-        for (int k = 0; k < 4; k++) {
-            x[k] = __uint_as_float(a.bits[k]);
-            x[k + 4] = __uint_as_float(b.bits[k]);
-        }
-        return;
-    }
-    Quad a = *(const Quad *)((const u16 *)cells + i);
-    for (int k = 0; k < 4; k++) {
-        u16 low = (u16)a.bits[k], high = (u16)(a.bits[k] >> 16);
-        x[2 * k] = kv == KV_F16 ? f16_to_f32(low) : bf16_to_f32(low);
-        x[2 * k + 1] = kv == KV_F16 ? f16_to_f32(high) : bf16_to_f32(high);
-    }
-}
 
 struct Work {
     float queries[HEADS * WIDEST];
@@ -125,8 +88,7 @@ DEVICE void score(Work &work, const Task &task, int strip, int count) {
             }
             int slot = t + i * OCTETS;
             if (part >= M || slot >= count) continue;
-            mine *= task.scale;
-            if (task.softcap > 0.0f) mine = task.softcap * tanhf(mine / task.softcap);
+            mine = logit(mine, task.scale, task.softcap);
             if (task.at->offsets) mine += task.at->offsets[strip + slot];
             work.weights[part][slot] = mine;
         }

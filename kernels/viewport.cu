@@ -13,92 +13,10 @@
 // position 0 on; at: the record of the kv head; head; window and softcap: 0 for none; first: the first row asked for.
 // Of a tile: rows first … first + tall and columns left … left + wide (positions), fold 0 max, 1 mean, 2 sum;
 // 1 ≤ height ≤ tall, 1 ≤ width ≤ wide. Row y of pixels has rows first + ⌈y · tall / height⌉ …, columns likewise.
-#include "scope.cuh"
+#include "attend.cuh"
 
-constexpr int THREADS = 256, SIDE = 32;
+constexpr int SIDE = 32;
 enum Fold { MAX = 0, MEAN = 1, SUM = 2 };
-
-// How many of the ascending positions lie below `end`.
-DEVICE int below(const u32 *positions, int len, u64 end) {
-    if (len == 0 || positions[len - 1] < end) return len;
-    int low = 0, high = len - 1;
-    while (low < high) {
-        int middle = (low + high) / 2;
-        if (positions[middle] < end)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-struct alignas(16) Quad {
-    u32 bits[4];
-};
-
-struct alignas(16) Four {
-    float x[4];
-};
-
-// Eight cells that follow each other, from a multiple of eight on.
-DEVICE void kv_get8(const void *cells, u64 i, int kv, float *x) {
-    if (kv == KV_F32) {
-        const Four *from = (const Four *)((const float *)cells + i);
-        Four a = from[0], b = from[1];
-        for (int k = 0; k < 4; k++) {
-            x[k] = a.x[k];
-            x[k + 4] = b.x[k];
-        }
-        return;
-    }
-    Quad a = *(const Quad *)((const u16 *)cells + i);
-    for (int k = 0; k < 4; k++) {
-        u16 low = (u16)a.bits[k], high = (u16)(a.bits[k] >> 16);
-        x[2 * k] = kv == KV_F16 ? f16_to_f32(low) : bf16_to_f32(low);
-        x[2 * k + 1] = kv == KV_F16 ? f16_to_f32(high) : bf16_to_f32(high);
-    }
-}
-
-// Rows [most, dim] of cells, each `stride` from the one before, to shared memory, four numbers between rows: the first
-// `count` of them, and zeros.
-DEVICE void load(float *to, const void *cells, u64 first, u64 stride, int count, int most, int dim, int kv) {
-    int chunks = dim / 8;
-    for (int i = threadIdx.x; i < most * chunks; i += THREADS) {
-        int t = i / chunks, c = i % chunks * 8;
-        float x[8] = {};
-        if (t < count) kv_get8(cells, first + t * stride + c, kv, x);
-        Four *at = (Four *)(to + t * (dim + 4) + c);
-        at[0] = {{x[0], x[1], x[2], x[3]}};
-        at[1] = {{x[4], x[5], x[6], x[7]}};
-    }
-}
-
-// Thread (x, y) of 16 × 16: dot products of queries y · T + i and keys x + 16 · j.
-template <int T>
-DEVICE void dots(const float *queries, const float *keys, int dim, float (&s)[T][T]) {
-    int x = threadIdx.x % 16, y = threadIdx.x / 16;
-    for (int i = 0; i < T; i++)
-        for (int j = 0; j < T; j++) s[i][j] = 0.0f;
-    for (int c = 0; c < dim; c += 4) {
-        Four q[T], k[T];
-        for (int i = 0; i < T; i++) {
-            q[i] = *(const Four *)(queries + (y * T + i) * (dim + 4) + c);
-            k[i] = *(const Four *)(keys + (x + 16 * i) * (dim + 4) + c);
-        }
-        for (int u = 0; u < 4; u++)
-            for (int i = 0; i < T; i++)
-                for (int j = 0; j < T; j++) s[i][j] = fmaf(q[i].x[u], k[j].x[u], s[i][j]);
-    }
-}
-
-DEVICE float logit(float dot, float scale, float softcap) {
-    dot *= scale;
-    return softcap > 0.0f ? softcap * tanhf(dot / softcap) : dot;
-}
-
-DEVICE bool sees(u32 query, u32 key, int window) {
-    return key <= query && (window == 0 || query - key < (u32)window);
-}
 
 // One head of one cache.
 struct Map {
@@ -141,7 +59,7 @@ KERNEL(map_rows)(const float *queries, const float *lse, const Slots *at, int he
     int rows = min(count - from, SIDE);
     if (held <= 0 || rows <= 0) return;
     float *to = out + (u64)from * len + tile;
-    for (int i = threadIdx.x; i < rows * held; i += THREADS) to[(u64)(i / held) * len + i % held] = 0.0f;
+    for (int i = threadIdx.x; i < rows * held; i += (int)blockDim.x) to[(u64)(i / held) * len + i % held] = 0.0f;
     load(keys, map.at.keys, (u64)tile * dim, dim, held, SIDE, dim, kv);
     each(map, shared, keys, first + from, rows, tile, held, [=](int r, int t, float p) { to[(u64)r * len + t] = p; });
 }
