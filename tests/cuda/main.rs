@@ -12,4 +12,5 @@ mod prefill_attention;
 mod product;
 mod rope;
 mod sampling;
+mod score;
 mod viewport;
