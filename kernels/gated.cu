@@ -1,4 +1,4 @@
-// Gated MLP: out = act(gate) ⊙ up. CPU twin: `gate_times_up` in src/backend/cpu/matmul_op.rs.
+// Gated MLP: out = act(gate) ⊙ up. CPU twin: `activate` in src/backend/cpu/elementwise.rs.
 #include "scope.cuh"
 
 enum Activation { SILU = 0, GELU_TANH = 1, GELU = 2 };
@@ -11,11 +11,17 @@ DEVICE float activate(float x, int kind) {
     return 0.5f * x * (1.0f + tanhf(inner));
 }
 
-// gate_up [rows, 2 · width]: gate, then up; out [rows, width]. Grid: (⌈width / block⌉, rows).
-KERNEL(gated)(const float *gate_up, int width, int kind, float *out) {
+// gate_up [rows, 2 · width]: gate, then up; bias [2 · width] is added to them first, null for none; out [rows, width].
+// Grid: (⌈width / block⌉, rows ≤ 65535). Bound by memory.
+KERNEL(gated)(const float *gate_up, const float *bias, int width, int kind, float *out) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= width) return;
     const float *row = gate_up + (u64)blockIdx.y * 2 * width;
-    out[(u64)blockIdx.y * width + i] = activate(row[i], kind) * row[width + i];
+    float gate = row[i], up = row[width + i];
+    if (bias) {
+        gate += bias[i];
+        up += bias[width + i];
+    }
+    out[(u64)blockIdx.y * width + i] = activate(gate, kind) * up;
 }
 EXPORT(gated)

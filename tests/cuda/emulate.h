@@ -84,7 +84,7 @@ static void enter() {
 
 inline void prepare(Thread &t) {
     if (!t.stack) t.stack = std::aligned_alloc(64, STACK);
-    void **top = (void **)((char *)t.stack + STACK) - 2;
+    void **top = (void **)((char *)t.stack + STACK) - 1;
     // aligned as after a call
     *--top = (void *)enter;
     for (int i = 0; i < 6; i++) *--top = nullptr;

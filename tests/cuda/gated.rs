@@ -1,6 +1,6 @@
 //! kernels/gated.cu
 
-use attnscope::backend::cuda::device::Launch;
+use attnscope::backend::cuda::device::{Arg, Launch};
 use attnscope::backend::cuda::memory::Memory;
 use proptest::prelude::*;
 
@@ -23,17 +23,23 @@ fn activate(x: f64, kind: i32) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn gate_times_up(width in 1usize..700, rows in 1usize..5, kind in 0i32..3, seed: u32) {
+    fn gate_times_up(width in 1usize..700, rows in 1usize..5, kind in 0i32..3, biased: bool, seed: u32) {
         let device = emulator::device(&["gated"]);
         let draw = |i: usize| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 2f32.powi(21) - 4.0;
         let x: Vec<f32> = (0..rows * 2 * width).map(draw).collect();
         let (from, out) = (Memory::of(&device, &x).unwrap(), Memory::<f32>::new(&device, rows * width).unwrap());
-        let args = [from.arg(), (width as i32).into(), kind.into(), out.arg()];
+        let bias: Vec<f32> = (0..2 * width).map(|i| draw(i + 77_777) / 4.0).collect();
+        let given = Memory::of(&device, &bias).unwrap();
+        let given = if biased { given.arg() } else { Arg::Pointer(0) };
+        let args = [from.arg(), given, (width as i32).into(), kind.into(), out.arg()];
         let grid = [width.div_ceil(128) as u32, rows as u32, 1];
         device.launch(Launch { kernel: "gated", grid, block: [128, 1, 1], shared: 0, args: &args }).unwrap();
         for (i, found) in out.read(0, rows * width).unwrap().into_iter().enumerate() {
             let (row, channel) = (i / width, i % width);
-            let at = |half: usize| x[(row * 2 + half) * width + channel] as f64;
+            let at = |half: usize| {
+                let plus = if biased { bias[half * width + channel] as f64 } else { 0.0 };
+                x[(row * 2 + half) * width + channel] as f64 + plus
+            };
             let expected = activate(at(0), kind) * at(1);
             // f32 rounding of a handful of operations on numbers up to 16, and of erf's formula
             prop_assert!((found as f64 - expected).abs() < 2e-5, "{} {}", found, expected);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::device::{Device, Launch};
+use super::device::{Arg, Device, Launch};
 use super::memory::Memory;
 use crate::backend::{BackendError, Result};
 
@@ -40,7 +40,7 @@ fn gated(device: &Arc<dyn Device>) -> Result<f32> {
     let (width, rows) = (1000, 3);
     let x: Vec<f32> = (0..rows * 2 * width).map(|i| (i * 2_654_435 % 8191) as f32 / 1024.0 - 4.0).collect();
     let (from, to) = (Memory::of(device, &x)?, Memory::<f32>::new(device, rows * width)?);
-    let args = [from.arg(), (width as i32).into(), 0.into(), to.arg()];
+    let args = [from.arg(), Arg::Pointer(0), (width as i32).into(), 0.into(), to.arg()];
     let grid = [width.div_ceil(256) as u32, rows as u32, 1];
     device.launch(Launch { kernel: "gated", grid, block: [256, 1, 1], shared: 0, args: &args })?;
     let error = |(i, found): (usize, f32)| {

@@ -6,7 +6,12 @@ use super::nvrtc::{OPTIONS, Source};
 use crate::model::source::hex;
 
 /// What the families include by name.
-pub const HEADERS: [(&str, &str); 1] = [("scope.cuh", include_str!("../../../kernels/scope.cuh"))];
+pub const HEADERS: [(&str, &str); 4] = [
+    ("attend.cuh", include_str!("../../../kernels/attend.cuh")),
+    ("blocks.cuh", include_str!("../../../kernels/blocks.cuh")),
+    ("dot.cuh", include_str!("../../../kernels/dot.cuh")),
+    ("scope.cuh", include_str!("../../../kernels/scope.cuh")),
+];
 
 /// Kernels that belong together: one file of `kernels/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,18 @@ macro_rules! families {
 /// A line for each file `kernels/*.cu`; its `kernels/ptx/*.ptx` may be empty until it is made (see
 /// [`super::embedded`]).
 pub const FAMILIES: &[Family] = families! {
+    "compact",
+    "decode_attention",
+    "elementwise",
+    "embed",
     "gated",
+    "norm",
+    "prefill_attention",
+    "product",
+    "rope",
+    "sampling",
+    "score",
+    "viewport",
 };
 
 impl Family {
