@@ -12,6 +12,6 @@ mod prefill_attention;
 mod product;
 mod rope;
 mod sampling;
-mod survivors;
 mod score;
+mod survivors;
 mod viewport;
