@@ -20,5 +20,6 @@ mod ptx;
 mod rope;
 mod sampling;
 mod score;
+mod survivors;
 mod viewport;
 mod wheel;

@@ -23,7 +23,7 @@ fn philox(mut c: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 }
 
 /// Seed (low, high), step, row, stream.
-type Draw = [u32; 5];
+pub type Draw = [u32; 5];
 
 fn word(draw: Draw, id: usize) -> u32 {
     philox([id as u32 / 4, draw[2], draw[3], draw[4]], [draw[0], draw[1]])[id % 4]
@@ -34,27 +34,26 @@ fn gumbel(word: u32) -> f64 {
     -(-(-t as f64).ln_1p()).ln()
 }
 
-#[derive(Clone)]
-struct Row {
+pub struct Row {
     /// Logits after softcap and bias.
-    z: Vec<f64>,
-    temperature: f32,
-    draw: Draw,
+    pub z: Vec<f64>,
+    pub temperature: f32,
+    pub draw: Draw,
     /// What f32 may be off by in a logit.
-    off: f64,
+    pub off: f64,
 }
 
 impl Row {
-    fn x(&self, id: usize) -> f64 {
+    pub fn x(&self, id: usize) -> f64 {
         self.z[id] / if self.temperature > 0.0 { self.temperature as f64 } else { 1.0 }
     }
 
-    fn score(&self, id: usize) -> f64 {
+    pub fn score(&self, id: usize) -> f64 {
         self.x(id) + if self.temperature > 0.0 { gumbel(word(self.draw, id)) } else { 0.0 }
     }
 
     /// Ids that are not masked, best first.
-    fn order(&self, score: impl Fn(usize) -> f64) -> Vec<usize> {
+    pub fn order(&self, score: impl Fn(usize) -> f64) -> Vec<usize> {
         let mut ids: Vec<usize> = (0..self.z.len()).filter(|&id| self.z[id] > f64::NEG_INFINITY).collect();
         ids.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
         ids
@@ -71,7 +70,7 @@ impl Row {
 
 // --- the kernels ---
 
-struct Head<'a> {
+pub struct Head<'a> {
     x: &'a [f32],
     rows: usize,
     width: usize,
@@ -84,15 +83,15 @@ struct Head<'a> {
 }
 
 /// Rows whose logits are given: one number wide, of F32 weights, x = 1.
-fn of_logits<'a>(logits: &'a [f32], ones: &'a [f32]) -> Head<'a> {
+pub fn of_logits<'a>(logits: &'a [f32], ones: &'a [f32]) -> Head<'a> {
     let bytes = bytemuck::cast_slice(logits);
     Head { x: ones, rows: ones.len(), width: 1, format: 0, bytes, vocab: logits.len(), softcap: 0.0, bias: None }
 }
 
-struct Found {
-    k: usize,
-    ids: Vec<i32>,
-    numbers: Vec<f32>,
+pub struct Found {
+    pub k: usize,
+    pub ids: Vec<i32>,
+    pub numbers: Vec<f32>,
 }
 
 impl Found {
@@ -105,11 +104,18 @@ impl Found {
     }
 }
 
-fn int(x: usize) -> Arg {
+pub fn int(x: usize) -> Arg {
     (x as i32).into()
 }
 
-fn sample(device: &Arc<dyn Device>, head: &Head, temperatures: &[f32], draws: &[Draw], tile: usize, k: usize) -> Found {
+pub fn sample(
+    device: &Arc<dyn Device>,
+    head: &Head,
+    temperatures: &[f32],
+    draws: &[Draw],
+    tile: usize,
+    k: usize,
+) -> Found {
     let (tiles, rows) = (head.vocab.div_ceil(tile), head.rows);
     let (kernel, most) = match rows {
         1 => ("sample_tiles_1", 1),
@@ -154,7 +160,7 @@ fn sample(device: &Arc<dyn Device>, head: &Head, temperatures: &[f32], draws: &[
 
 /// f32 is off by 2^-20 of Σ|w · x| in a logit (see product.rs), and by 2^-22 of logits and scores up to some 40. Of two
 /// that are closer than that, either may win.
-fn off(size: f64) -> f64 {
+pub fn off(size: f64) -> f64 {
     size * 2f64.powi(-20) + 1e-5
 }
 
@@ -379,7 +385,7 @@ fn cold_is_greedy() {
 /// How many of its deviations χ² of these counts is above or below what it should be, cells merged, the most probable
 /// first, until 5 are expected in each; and how many cells. By its cube root (Wilson and Hilferty), normal to within a
 /// percent: 3.72 deviations are p = 1e-4.
-fn chi_square(counts: &[f64], p: &[f64]) -> (f64, f64) {
+pub fn chi_square(counts: &[f64], p: &[f64]) -> (f64, f64) {
     let total: f64 = counts.iter().sum();
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
@@ -396,13 +402,13 @@ fn chi_square(counts: &[f64], p: &[f64]) -> (f64, f64) {
     (((statistic / freedom).cbrt() - (1.0 - spread)) / spread.sqrt(), cells)
 }
 
-fn softmax(x: impl Iterator<Item = f64>) -> Vec<f64> {
+pub fn softmax(x: impl Iterator<Item = f64>) -> Vec<f64> {
     let parts: Vec<f64> = x.map(f64::exp).collect();
     let sum: f64 = parts.iter().sum();
     parts.into_iter().map(|part| part / sum).collect()
 }
 
-/// 6000 draws, not the 10^5 that would be right: threads are emulated. Those are drawn below, from fewer tokens.
+/// 6000 draws, not the 10^5 that would be right: threads are emulated. survivors.rs draws those, from fewer tokens.
 #[test]
 fn frequencies_are_those_of_softmax() {
     let device = emulator::device(&["sampling"]);
@@ -417,142 +423,4 @@ fn frequencies_are_those_of_softmax() {
     let (deviations, cells) = chi_square(&counts, &softmax(logits.iter().map(|&z| z as f64 / 1.25)));
     assert!(cells > 200.0, "{cells} cells");
     assert!(deviations.abs() < 3.72, "{deviations} deviations");
-}
-
-/// 10^5 draws from 32 candidates, of which 20 survive.
-#[test]
-fn frequencies_of_survivors() {
-    let device = emulator::device(&["sampling"]);
-    let (k, kept, rows) = (32, 20, 5000);
-    let logits: Vec<f32> = (0..k).map(|place| 1.0 - place as f32 * 0.13).collect();
-    let ids: Vec<i32> = (0..2 + k as i32).map(|i| (i - 2) * 7 + 3).collect();
-    let numbers = [&[0.0; 6][..], &logits].concat();
-    let mut counts = vec![0.0; kept];
-    for step in 0..20 {
-        let found = Found { k, ids: ids.repeat(rows), numbers: numbers.repeat(rows) };
-        let draws: Vec<Draw> = (0..rows as u32).map(|row| [0xfeed, 7, step, row, 2]).collect();
-        let filter = Filter { top_k: kept as u32, top_p: 1.0, min_p: 0.0 };
-        let (chosen, _) = survivors(&device, &found, &vec![0.9; rows], &draws, &filter);
-        chosen.chunks(4).for_each(|row| counts[(row[0] as usize - 3) / 7] += 1.0);
-    }
-    let (deviations, cells) = chi_square(&counts, &softmax(logits[..kept].iter().map(|&z| z as f64 / 0.9)));
-    assert_eq!(cells, kept as f64);
-    assert!(deviations.abs() < 3.72, "{deviations} deviations");
-}
-
-// --- what survives filters ---
-
-struct Filter {
-    top_k: u32,
-    top_p: f32,
-    min_p: f32,
-}
-
-/// chosen [rows, 4], scores [rows, 3 + k].
-fn survivors(
-    device: &Arc<dyn Device>,
-    found: &Found,
-    temperatures: &[f32],
-    draws: &[Draw],
-    filter: &Filter,
-) -> (Vec<i32>, Vec<f32>) {
-    let rows = temperatures.len();
-    let ids = Memory::of(device, &found.ids).unwrap();
-    let numbers = Memory::of(device, &found.numbers).unwrap();
-    let temperature = Memory::of(device, temperatures).unwrap();
-    let draws = Memory::of(device, draws.as_flattened()).unwrap();
-    let top_k = Memory::of(device, &vec![filter.top_k; rows]).unwrap();
-    let limits = Memory::of(device, &[filter.top_p, filter.min_p].repeat(rows)).unwrap();
-    let chosen = Memory::<i32>::new(device, rows * 4).unwrap();
-    let scores = Memory::<f32>::new(device, rows * (3 + found.k)).unwrap();
-    let args = [
-        int(found.k),
-        ids.arg(),
-        numbers.arg(),
-        temperature.arg(),
-        draws.arg(),
-        top_k.arg(),
-        limits.arg(),
-        chosen.arg(),
-        scores.arg(),
-    ];
-    let (kernel, grid, block) = ("sample_survivors", [rows as u32, 1, 1], [32, 1, 1]);
-    device.launch(Launch { kernel, grid, block, shared: 0, args: &args }).unwrap();
-    (chosen.read(0, rows * 4).unwrap(), scores.read(0, rows * (3 + found.k)).unwrap())
-}
-
-/// As `truncated` in src/engine/sampler.rs, over all tokens.
-fn truncated(row: &Row, filter: &Filter) -> Vec<usize> {
-    let mut ids = row.order(|id| row.z[id]);
-    if filter.top_k > 0 {
-        ids.truncate(filter.top_k as usize);
-    }
-    let best = row.x(ids[0]);
-    let p = |id: usize| (row.x(id) - best).exp();
-    let total: f64 = ids.iter().map(|&id| p(id)).sum();
-    let mut mass = 0.0;
-    let enough = |id: &usize| {
-        let enough = mass >= filter.top_p as f64 * total;
-        mass += p(*id);
-        !enough
-    };
-    if filter.top_p < 1.0 {
-        let n = ids.iter().copied().take_while(enough).count().max(1);
-        ids.truncate(n);
-    }
-    let n = ids.iter().take_while(|&&id| p(id) >= filter.min_p as f64).count().max(1);
-    ids.truncate(n);
-    ids
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
-    #[test]
-    fn survivors_of_filters(vocab in 1usize..120, k in 1usize..33, top_k in 0u32..50, top_p in 0f32..1.3, min_p in -0.3f32..0.7, wide in 0.5f32..8.0, seed: u64) {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let logits: Vec<f32> = activations(&mut rng, vocab).into_iter().map(|z| z * wide).collect();
-        let z = logits.iter().map(|&z| z as f64).collect();
-        let row = Row { z, temperature: [0.0, 0.8, 1.5][rng.random_range(0..3)], draw: rng.random(), off: off(0.0) };
-        let filter = Filter { top_k, top_p: top_p.min(1.0), min_p: min_p.max(0.0) };
-        let device = emulator::device(&["sampling"]);
-        let found = sample(&device, &of_logits(&logits, &[1.0]), &[row.temperature], &[row.draw], 48, k);
-        let (chosen, scores) = survivors(&device, &found, &[row.temperature], &[row.draw], &filter);
-        if row.temperature == 0.0 {
-            prop_assert_eq!(&chosen, &[found.ids[2], -1, 1, 0]);
-            return Ok(());
-        }
-        let kept = truncated(&row, &filter);
-        if kept.len() > k {
-            prop_assert_eq!(chosen[3], 1, "{} survive", kept.len());
-            return Ok(());
-        }
-        if chosen[3] == 1 {
-            // no more than what cannot be known
-            prop_assert!(chosen[2] as usize == k || (top_k as usize > k && filter.top_p < 1.0));
-            return Ok(());
-        }
-        // a limit that lies on a token, to the last bits of f32, is not what random logits have
-        prop_assert_eq!(chosen[2] as usize, kept.len());
-        let best = kept.iter().copied().max_by(|&a, &b| row.score(a).total_cmp(&row.score(b))).unwrap();
-        prop_assert_eq!(chosen[0] as usize, best);
-        prop_assert!((scores[0] as f64 - row.score(best)).abs() < 1e-5);
-        let runner = kept.iter().copied().filter(|id| *id != best).max_by(|&a, &b| row.score(a).total_cmp(&row.score(b)));
-        prop_assert_eq!(chosen[1], runner.map_or(-1, |id| id as i32));
-        prop_assert_eq!(scores[2], scores[0] - scores[1]);
-        let total: f64 = kept.iter().map(|&id| row.x(id).exp()).sum();
-        for place in 0..k {
-            let expected = kept.get(place).map_or(0.0, |&id| row.x(id).exp() / total);
-            prop_assert!((scores[3 + place] as f64 - expected).abs() < 1e-5);
-        }
-    }
-}
-
-#[test]
-fn survivors_of_nothing() {
-    let device = emulator::device(&["sampling"]);
-    let found = sample(&device, &of_logits(&[f32::NEG_INFINITY; 9], &[1.0]), &[1.0], &[[0; 5]], 4, 5);
-    let (chosen, scores) = survivors(&device, &found, &[1.0], &[[0; 5]], &Filter { top_k: 3, top_p: 0.5, min_p: 0.1 });
-    assert_eq!(chosen, [-1, -1, 0, 0]);
-    assert_eq!(scores[0], f32::NEG_INFINITY);
-    assert_eq!(scores[3..], [0.0; 5]);
 }
