@@ -18,22 +18,49 @@ DEVICE void put(float *out, int width, int r, int column, float value, const flo
     *to = add ? *to + value : value;
 }
 
-#define PRODUCT(ROWS)                                                                                               \
-    KERNEL(product_##ROWS)                                                                                          \
-    (const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out,    \
-     int width, int first, int add) {                                                                               \
-        __shared__ float scratch[DOTS_SCRATCH(ROWS)];                                                               \
-        int t = threadIdx.x, r = t / OUTS, o = blockIdx.x * OUTS + t % OUTS;                                        \
-        float value = block_dots<ROWS>(x, rows, in, weights, format, blockIdx.x * OUTS, outs, scratch);             \
-        if (r < min(rows, ROWS) && o < outs) put(out, width, r, first + o, value, bias, o, add);                    \
-    }                                                                                                               \
-    EXPORT(product_##ROWS)
+template <int ROWS>
+DEVICE void product(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias,
+                    float *out, int width, int first, int add) {
+    __shared__ float scratch[DOTS_SCRATCH(ROWS)];
+    int t = threadIdx.x, r = t / OUTS, o = blockIdx.x * OUTS + t % OUTS;
+    float value = block_dots<ROWS>(x, rows, in, weights, format, blockIdx.x * OUTS, outs, scratch);
+    if (r < min(rows, ROWS) && o < outs) put(out, width, r, first + o, value, bias, o, add);
+}
 
-PRODUCT(1)
-PRODUCT(2)
-PRODUCT(4)
-PRODUCT(8)
-PRODUCT(16)
+KERNEL(product_1)
+(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
+ int first, int add) {
+    product<1>(x, rows, in, weights, format, outs, bias, out, width, first, add);
+}
+EXPORT(product_1)
+
+KERNEL(product_2)
+(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
+ int first, int add) {
+    product<2>(x, rows, in, weights, format, outs, bias, out, width, first, add);
+}
+EXPORT(product_2)
+
+KERNEL(product_4)
+(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
+ int first, int add) {
+    product<4>(x, rows, in, weights, format, outs, bias, out, width, first, add);
+}
+EXPORT(product_4)
+
+KERNEL(product_8)
+(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
+ int first, int add) {
+    product<8>(x, rows, in, weights, format, outs, bias, out, width, first, add);
+}
+EXPORT(product_8)
+
+KERNEL(product_16)
+(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
+ int first, int add) {
+    product<16>(x, rows, in, weights, format, outs, bias, out, width, first, add);
+}
+EXPORT(product_16)
 
 #define TILE 64
 #define DEPTH 32

@@ -141,33 +141,65 @@ DEVICE void summarise(const float *z, int start, int count, float temperature, c
     }
 }
 
-#define SAMPLE_TILES(ROWS)                                                                                             \
-    KERNEL(sample_tiles_##ROWS)                                                                                        \
-    (const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,   \
-     int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {            \
-        DYNAMIC_SHARED(float, logits);                                                                                 \
-        __shared__ float scratch[DOTS_SCRATCH(ROWS)];                                                                  \
-        int t = threadIdx.x, start = blockIdx.x * tile, count = min(tile, vocab - start), here = min(rows, ROWS);      \
-        for (int o = 0; o < count; o += OUTS) {                                                                        \
-            float y = block_dots<ROWS>(x, rows, in, weights, format, start + o, vocab, scratch);                       \
-            int r = t / OUTS, i = o + t % OUTS;                                                                        \
-            if (r >= here || i >= count) continue;                                                                     \
-            logits[r * tile + i] = shaped(y, softcap, bias ? bias + (u64)r * bias_width + start + i : nullptr);        \
-        }                                                                                                              \
-        __syncthreads();                                                                                               \
-        for (int r = t / 32; r < here; r += WARPS) {                                                                   \
-            u64 at = (u64)r * gridDim.x + blockIdx.x;                                                                  \
-            summarise(logits + r * tile, start, count, temperature[r], draws + r * 5, k, keys + at * (2 + k),          \
-                      sums + at * 3);                                                                                  \
-        }                                                                                                              \
-    }                                                                                                                  \
-    EXPORT(sample_tiles_##ROWS)
+template <int ROWS>
+DEVICE void sample_tiles(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap,
+                         const float *bias, int bias_width, const float *temperature, const u32 *draws, int tile, int k,
+                         u64 *keys, float *sums) {
+    DYNAMIC_SHARED(float, logits);
+    __shared__ float scratch[DOTS_SCRATCH(ROWS)];
+    int t = threadIdx.x, start = blockIdx.x * tile, count = min(tile, vocab - start), here = min(rows, ROWS);
+    for (int o = 0; o < count; o += OUTS) {
+        float y = block_dots<ROWS>(x, rows, in, weights, format, start + o, vocab, scratch);
+        int r = t / OUTS, i = o + t % OUTS;
+        if (r >= here || i >= count) continue;
+        logits[r * tile + i] = shaped(y, softcap, bias ? bias + (u64)r * bias_width + start + i : nullptr);
+    }
+    __syncthreads();
+    for (int r = t / 32; r < here; r += WARPS) {
+        u64 at = (u64)r * gridDim.x + blockIdx.x;
+        summarise(logits + r * tile, start, count, temperature[r], draws + r * 5, k, keys + at * (2 + k), sums + at * 3);
+    }
+}
 
-SAMPLE_TILES(1)
-SAMPLE_TILES(2)
-SAMPLE_TILES(4)
-SAMPLE_TILES(8)
-SAMPLE_TILES(16)
+KERNEL(sample_tiles_1)
+(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
+ int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
+    sample_tiles<1>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
+                     sums);
+}
+EXPORT(sample_tiles_1)
+
+KERNEL(sample_tiles_2)
+(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
+ int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
+    sample_tiles<2>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
+                     sums);
+}
+EXPORT(sample_tiles_2)
+
+KERNEL(sample_tiles_4)
+(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
+ int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
+    sample_tiles<4>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
+                     sums);
+}
+EXPORT(sample_tiles_4)
+
+KERNEL(sample_tiles_8)
+(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
+ int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
+    sample_tiles<8>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
+                     sums);
+}
+EXPORT(sample_tiles_8)
+
+KERNEL(sample_tiles_16)
+(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
+ int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
+    sample_tiles<16>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
+                     sums);
+}
+EXPORT(sample_tiles_16)
 
 // --- merging ---
 

@@ -13,7 +13,7 @@ use super::product::{activations, dot, weights, width};
 // --- the reference ---
 
 fn philox(mut c: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    let wide = |a: u32, b: u32| ((a as u64 * b as u64 >> 32) as u32, a.wrapping_mul(b));
+    let wide = |a: u32, b: u32| (((a as u64 * b as u64) >> 32) as u32, a.wrapping_mul(b));
     for _ in 0..10 {
         let ((high_a, low_a), (high_b, low_b)) = (wide(0xD251_1F53, c[0]), wide(0xCD9E_8D57, c[2]));
         c = [high_b ^ c[1] ^ key[0], low_b, high_a ^ c[3] ^ key[1], low_a];
