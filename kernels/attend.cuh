@@ -83,3 +83,32 @@ DEVICE float logit(float dot, float scale, float softcap) {
 DEVICE bool sees(u32 query, u32 key, int window) {
     return key <= query && (window == 0 || query - key < (u32)window);
 }
+
+constexpr float LOWEST = -3e38f;
+
+// What threads know of a row so far, relative to its largest logit: each its own part.
+struct Sums {
+    float most = LOWEST, total = 0.0f, moment = 0.0f, first = 0.0f, recent = 0.0f, distance = 0.0f;
+
+    // The largest logit is now `top`; what was summed up before is worth that much less.
+    DEVICE float raise(float top) {
+        float worth = expf(most - top);
+        moment = (moment + total * (most - top)) * worth;
+        total *= worth;
+        first *= worth;
+        recent *= worth;
+        distance *= worth;
+        most = top;
+        return worth;
+    }
+
+    // A logit s, e^(s − most), of a query at one position on a key at another.
+    DEVICE void add(float s, float e, u32 query, u32 key, int window) {
+        u32 gap = query - key;
+        total += e;
+        moment = fmaf(e, s - most, moment);
+        distance = fmaf(e, (float)gap, distance);
+        if (key == 0) first += e;
+        if (gap < (u32)window) recent += e;
+    }
+};

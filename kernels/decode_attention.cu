@@ -22,7 +22,6 @@
 #include "attend.cuh"
 
 constexpr int HEADS = 8, STRIP = 128, SPLITS = 64, WIDEST = 256, THREADS = 256, OCTETS = THREADS / 8;
-constexpr float LOWEST = -3e38f;
 
 // The slots that a row sees, and how they are split.
 struct Seen {
@@ -95,35 +94,19 @@ DEVICE void score(Work &work, const Task &task, int strip, int count) {
     }
 }
 
-// What a warp knows of its query head: relative to the largest logit so far, each thread its own part.
-struct Sums {
-    float most, total, moment, first, recent, distance;
-};
-
 // Logits of a strip into `row`, and their exponentials into `weights`.
 DEVICE void exponentiate(Work &work, const Task &task, int head, int strip, int count, Sums &sums) {
     int lane = threadIdx.x % 32;
     float top = LOWEST;
     for (int t = lane; t < count; t += 32) top = fmaxf(top, work.weights[head][t]);
     top = fmaxf(sums.most, warp_max(top));
-    float worth = expf(sums.most - top);
-    sums.moment = (sums.moment + sums.total * (sums.most - top)) * worth;
-    sums.total *= worth;
-    sums.first *= worth;
-    sums.recent *= worth;
-    sums.distance *= worth;
-    sums.most = top;
+    float worth = sums.raise(top);
     float *row = task.at->row + (u64)(task.base + head) * task.at->capacity + strip;
     for (int t = lane; t < count; t += 32) {
         float s = work.weights[head][t], e = expf(s - top);
-        u32 position = task.at->positions[strip + t], gap = task.position - position;
         row[t] = s;
         work.weights[head][t] = e;
-        sums.total += e;
-        sums.moment = fmaf(e, s - top, sums.moment);
-        sums.distance = fmaf(e, (float)gap, sums.distance);
-        if (position == 0) sums.first += e;
-        if (gap < (u32)task.recent) sums.recent += e;
+        sums.add(s, e, task.position, task.at->positions[strip + t], task.recent);
     }
     if (lane == 0) work.factor[head] = worth;
 }
@@ -132,7 +115,7 @@ template <int M>
 DEVICE void walk(Work &work, const Task &task) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, dim = task.dim;
     int chunks = dim / 8, slices = THREADS / chunks, chunk = threadIdx.x % chunks, slice = threadIdx.x / chunks;
-    Sums sums = {LOWEST, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    Sums sums;
     float weighted[M][8] = {};
     for (int strip = task.from; strip < task.end; strip += STRIP) {
         int count = min(task.end - strip, STRIP);

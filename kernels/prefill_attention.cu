@@ -19,7 +19,6 @@
 // null.
 #include "attend.cuh"
 
-constexpr float LOWEST = -3e38f;
 
 // What both kernels are told.
 struct Task {
@@ -57,11 +56,6 @@ DEVICE float max16(float x) {
     return x;
 }
 
-// What 16 threads know of a row, relative to the largest logit so far: each its own part.
-struct Sums {
-    float most, total, moment, first, recent, distance;
-};
-
 // 16 · T rows; thread (x, y): rows y · T + i, slots x + 16 · j of a tile, channels 4 · x + 64 · j of the output.
 template <int T, int J>
 DEVICE void attend(const Task &task, int recent, float *shared, float *out, float *lse, float *reductions,
@@ -82,7 +76,6 @@ DEVICE void attend(const Task &task, int recent, float *shared, float *out, floa
     float weighted[T][4 * J] = {};
     u32 mine[T];
     for (int i = 0; i < T; i++) {
-        sums[i] = {LOWEST, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         mine[i] = positions[min(y * T + i, count - 1)];
     }
     for (int tile = from; tile < end; tile += ROWS) {
@@ -109,24 +102,12 @@ DEVICE void attend(const Task &task, int recent, float *shared, float *out, floa
             }
             Sums &of = sums[i];
             top = fmaxf(of.most, max16(top));
-            float worth = expf(of.most - top);
-            of.moment = (of.moment + of.total * (of.most - top)) * worth;
-            of.total *= worth;
-            of.first *= worth;
-            of.recent *= worth;
-            of.distance *= worth;
-            of.most = top;
+            float worth = of.raise(top);
             for (int c = 0; c < 4 * J; c++) weighted[i][c] *= worth;
             for (int j = 0; j < T; j++) {
                 float e = seen[j] ? expf(s[i][j] - top) : 0.0f;
                 weights[(y * T + i) * (ROWS + 4) + x + 16 * j] = e;
-                if (!seen[j]) continue;
-                u32 gap = mine[i] - where[j];
-                of.total += e;
-                of.moment = fmaf(e, s[i][j] - top, of.moment);
-                of.distance = fmaf(e, (float)gap, of.distance);
-                if (where[j] == 0) of.first += e;
-                if (gap < (u32)recent) of.recent += e;
+                if (seen[j]) of.add(s[i][j], e, mine[i], where[j], recent);
             }
         }
         __syncthreads();

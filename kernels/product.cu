@@ -27,39 +27,22 @@ DEVICE void product(const float *x, int rows, int in, const void *weights, int f
     if (r < min(rows, ROWS) && o < outs) put(out, width, r, first + o, value, bias, o, add);
 }
 
-KERNEL(product_1)
-(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
- int first, int add) {
-    product<1>(x, rows, in, weights, format, outs, bias, out, width, first, add);
-}
+// Arguments and body of a kernel for so many rows.
+#define PRODUCT(ROWS)                                                                                             \
+    (const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out,  \
+     int width, int first, int add) {                                                                             \
+        product<ROWS>(x, rows, in, weights, format, outs, bias, out, width, first, add);                          \
+    }
+
+KERNEL(product_1) PRODUCT(1)
 EXPORT(product_1)
-
-KERNEL(product_2)
-(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
- int first, int add) {
-    product<2>(x, rows, in, weights, format, outs, bias, out, width, first, add);
-}
+KERNEL(product_2) PRODUCT(2)
 EXPORT(product_2)
-
-KERNEL(product_4)
-(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
- int first, int add) {
-    product<4>(x, rows, in, weights, format, outs, bias, out, width, first, add);
-}
+KERNEL(product_4) PRODUCT(4)
 EXPORT(product_4)
-
-KERNEL(product_8)
-(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
- int first, int add) {
-    product<8>(x, rows, in, weights, format, outs, bias, out, width, first, add);
-}
+KERNEL(product_8) PRODUCT(8)
 EXPORT(product_8)
-
-KERNEL(product_16)
-(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias, float *out, int width,
- int first, int add) {
-    product<16>(x, rows, in, weights, format, outs, bias, out, width, first, add);
-}
+KERNEL(product_16) PRODUCT(16)
 EXPORT(product_16)
 
 #define TILE 64

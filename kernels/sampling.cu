@@ -161,44 +161,23 @@ DEVICE void sample_tiles(const float *x, int rows, int in, const void *weights, 
     }
 }
 
-KERNEL(sample_tiles_1)
-(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
- int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
-    sample_tiles<1>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
-                     sums);
-}
+// Arguments and body of a kernel for so many rows.
+#define SAMPLE_TILES(ROWS)                                                                                           \
+    (const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias, \
+     int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {          \
+        sample_tiles<ROWS>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, \
+                           k, keys, sums);                                                                           \
+    }
+
+KERNEL(sample_tiles_1) SAMPLE_TILES(1)
 EXPORT(sample_tiles_1)
-
-KERNEL(sample_tiles_2)
-(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
- int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
-    sample_tiles<2>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
-                     sums);
-}
+KERNEL(sample_tiles_2) SAMPLE_TILES(2)
 EXPORT(sample_tiles_2)
-
-KERNEL(sample_tiles_4)
-(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
- int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
-    sample_tiles<4>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
-                     sums);
-}
+KERNEL(sample_tiles_4) SAMPLE_TILES(4)
 EXPORT(sample_tiles_4)
-
-KERNEL(sample_tiles_8)
-(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
- int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
-    sample_tiles<8>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
-                     sums);
-}
+KERNEL(sample_tiles_8) SAMPLE_TILES(8)
 EXPORT(sample_tiles_8)
-
-KERNEL(sample_tiles_16)
-(const float *x, int rows, int in, const void *weights, int format, int vocab, float softcap, const float *bias,
- int bias_width, const float *temperature, const u32 *draws, int tile, int k, u64 *keys, float *sums) {
-    sample_tiles<16>(x, rows, in, weights, format, vocab, softcap, bias, bias_width, temperature, draws, tile, k, keys,
-                     sums);
-}
+KERNEL(sample_tiles_16) SAMPLE_TILES(16)
 EXPORT(sample_tiles_16)
 
 // --- merging ---

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use attnscope::backend::cuda::device::{Arg, Device, Launch};
 use attnscope::backend::cuda::memory::Memory;
 use half::{bf16, f16};
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Numbers of a row's queries, keys and values.
+    pub fn qkv(&self) -> usize {
+        (self.heads() + 2 * self.kv_heads) * self.dim
+    }
+
     pub fn heads(&self) -> usize {
         self.kv_heads * self.group
     }
@@ -231,4 +236,32 @@ pub fn reductions_far(found: &[f32], expected: &[f64; 6], position: u32) -> bool
         let unit = if i == 4 { 1.0 + position as f64 } else { 1.0 };
         far(&found[i..i + 1], &expected[i..i + 1]) > 3e-5 * unit
     })
+}
+
+/// Positions that count as recent.
+pub const RECENT: u32 = 12;
+
+/// What kernels of attention are given, and what they gave.
+pub struct Done {
+    pub heads: Vec<Head>,
+    pub pass: Pass,
+    pub queries: Vec<f32>,
+    pub out: Vec<f32>,
+    pub reductions: Vec<f32>,
+    pub kept: Vec<Memory<f32>>,
+}
+
+/// A cache for each run and kv head, and queries for the rows of the pass.
+pub fn inputs(
+    device: &Arc<dyn Device>,
+    shape: Shape,
+    runs: &[(u32, u32, bool)],
+    seed: u64,
+) -> (Vec<Head>, Pass, Vec<f32>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let pass = Pass::new(runs);
+    let caches = runs.iter().flat_map(|&(base, count, _)| (0..shape.kv_heads).map(move |_| (base, count)));
+    let heads = caches.map(|(base, count)| Head::new(device, shape, base, count, &mut rng)).collect();
+    let queries = draw(&mut rng, pass.rows() * shape.qkv());
+    (heads, pass, queries)
 }

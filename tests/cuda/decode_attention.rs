@@ -2,39 +2,14 @@
 
 use attnscope::backend::cuda::memory::Memory;
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
-use super::caches::{Head, Pass, Shape, draw, far, launch, reductions_far};
+use super::caches::{Done, Head, RECENT, Shape, far, inputs, launch, reductions_far};
 use super::emulator;
-
-const RECENT: u32 = 12;
-
-/// What the kernels gave, by run and head where it matters, and the reference's inputs.
-struct Done {
-    heads: Vec<Head>,
-    pass: Pass,
-    queries: Vec<f32>,
-    out: Vec<f32>,
-    reductions: Vec<f32>,
-    kept: Vec<Memory<f32>>,
-}
-
-fn stride(shape: &Shape) -> usize {
-    (shape.heads() + 2 * shape.kv_heads) * shape.dim
-}
 
 /// `more`: how many splits and blocks are launched beyond what is needed.
 fn decode(shape: Shape, runs: &[(u32, u32, bool)], seed: u64, more: usize) -> Done {
     let device = emulator::device(&["decode_attention"]);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let pass = Pass::new(runs);
-    let heads: Vec<Head> = runs
-        .iter()
-        .flat_map(|&(base, count, _)| (0..shape.kv_heads).map(move |_| (base, count)))
-        .map(|(base, count)| Head::new(&device, shape, base, count, &mut rng))
-        .collect();
-    let queries = draw(&mut rng, pass.rows() * stride(&shape));
+    let (heads, pass, queries) = inputs(&device, shape, runs, seed);
     // one layer of three: records lie apart
     let records: Vec<u64> = heads
         .chunks(shape.kv_heads)
@@ -61,7 +36,7 @@ fn decode(shape: Shape, runs: &[(u32, u32, bool)], seed: u64, more: usize) -> Do
     let int = |x: usize| (x as i32).into();
     let slots = [at.arg(), records.arg(), int(3 * shape.kv_heads), positions.arg(), int(shape.group), int(d)];
     let seen = [(shape.window as i32).into(), shape.scale().into(), shape.softcap.into(), (RECENT as i32).into()];
-    let first = [&[q.arg(), int(stride(&shape))], &slots[..], &[shape.kv.into()], &seen, &[int(splits)]].concat();
+    let first = [&[q.arg(), int(shape.qkv())], &slots[..], &[shape.kv.into()], &seen, &[int(splits)]].concat();
     let first = [first, vec![stats.arg(), partial.arg()]].concat();
     launch(&device, "decode_split", [splits, shape.kv_heads * shape.group.div_ceil(8), n], 256, 0, &first);
     let rest = [seen[0], int(splits), stats.arg(), partial.arg(), int(pass.rows()), out.arg(), reductions.arg()];
@@ -102,7 +77,7 @@ proptest! {
                     prop_assert_eq!(far(&cache.received_now(m), &received), 0.0);
                     continue;
                 }
-                let query = &done.queries[r * stride(&shape) + head * dim..][..dim];
+                let query = &done.queries[r * shape.qkv() + head * dim..][..dim];
                 let row = cache.attend(query, position, RECENT);
                 let out = &done.out[(r * h + head) * dim..][..dim];
                 // Dot products of up to 256 terms up to 1 and sums of up to 700 such values: some ten units of 1.2e-7.

@@ -38,6 +38,8 @@ fn fails(variables: &[(&str, &str)], code: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr).replace(['│', '\n'], " ");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(output.status.code(), Some(code), "{text}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the rest of the report");
+    assert!(report["sections"]["NVIDIA"]["libcuda"].is_object(), "{report}");
     for word in words {
         assert!(text.contains(word), "no {word:?} in {text}");
     }

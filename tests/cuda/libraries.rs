@@ -137,11 +137,11 @@ fn the_loader_is_asked_by_name_and_other_files_are_opened_by_path() {
 #[test]
 fn python_is_found_through_path_without_running_it() {
     // A virtual environment that is not activated, and the Python that its link leads to.
-    let own = format!("/work/.venv/lib/python3.12/{CU13}");
+    let own = format!("/home/ann/.venv/lib/python3.12/{CU13}");
     let base = format!("/opt/python/lib/python3.12/{CU13}");
     let mut machine = Machine::default()
-        .var("PATH", "relative:/usr/bin:/work/.venv/bin")
-        .link("/work/.venv/bin/python3", "/opt/python/bin/python3.12")
+        .var("PATH", "relative:/usr/bin:/home/ann/.venv/bin")
+        .link("/home/ann/.venv/bin/python3", "/opt/python/bin/python3.12")
         .file("relative/python3")
         .file(&format!("lib/python3.12/{CU13}"))
         .file(&own)

@@ -2,37 +2,13 @@
 
 use attnscope::backend::cuda::memory::Memory;
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
-use super::caches::{Head, Pass, Shape, draw, far, launch, reductions_far};
+use super::caches::{Done, Head, RECENT, Shape, far, inputs, launch, reductions_far};
 use super::emulator;
-
-const RECENT: u32 = 12;
-
-struct Done {
-    heads: Vec<Head>,
-    pass: Pass,
-    queries: Vec<f32>,
-    out: Vec<f32>,
-    reductions: Vec<f32>,
-    kept: Vec<Memory<f32>>,
-}
-
-fn stride(shape: &Shape) -> usize {
-    (shape.heads() + 2 * shape.kv_heads) * shape.dim
-}
 
 fn prefill(shape: Shape, runs: &[(u32, u32, bool)], seed: u64) -> Done {
     let device = emulator::device(&["prefill_attention"]);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let pass = Pass::new(runs);
-    let heads: Vec<Head> = runs
-        .iter()
-        .flat_map(|&(base, count, _)| (0..shape.kv_heads).map(move |_| (base, count)))
-        .map(|(base, count)| Head::new(&device, shape, base, count, &mut rng))
-        .collect();
-    let queries = draw(&mut rng, pass.rows() * stride(&shape));
+    let (heads, pass, queries) = inputs(&device, shape, runs, seed);
     let records: Vec<u64> = heads.iter().flat_map(Head::record).collect();
     let records = Memory::of(&device, &records).unwrap();
     let (n, h, d, rows) = (runs.len(), shape.heads(), shape.dim, pass.rows());
@@ -47,7 +23,7 @@ fn prefill(shape: Shape, runs: &[(u32, u32, bool)], seed: u64) -> Done {
     let at = Memory::of(&device, &pass.runs.concat()).unwrap();
     let positions = Memory::of(&device, &pass.positions).unwrap();
     let int = |x: usize| (x as i32).into();
-    let of_runs = [q.arg(), int(stride(&shape)), at.arg(), records.arg(), int(shape.kv_heads), positions.arg()];
+    let of_runs = [q.arg(), int(shape.qkv()), at.arg(), records.arg(), int(shape.kv_heads), positions.arg()];
     let of_shape = [int(shape.group), int(d), shape.kv.into(), (shape.window as i32).into()];
     let common = [&of_runs[..], &of_shape, &[shape.scale().into(), shape.softcap.into(), int(rows)]].concat();
     let probes = [out.arg(), lse.arg(), reductions.arg(), addresses.arg(), 1.into()];
@@ -81,7 +57,7 @@ fn check(shape: Shape, runs: &[(u32, u32, bool)], seed: u64) {
             for n in 0..count {
                 let (position, r) = (base + n, done.pass.runs[i][0] as usize + n as usize);
                 let row =
-                    cache.attend(&done.queries[r * stride(&shape) + head * shape.dim..][..shape.dim], position, RECENT);
+                    cache.attend(&done.queries[r * shape.qkv() + head * shape.dim..][..shape.dim], position, RECENT);
                 // Dot products of up to 256 terms up to 1 and sums of up to 550 such values: some ten units of 1.2e-7.
                 let out = &done.out[(r * h + head) * shape.dim..][..shape.dim];
                 assert!(far(out, &row.out) < 1e-5, "out {}", far(out, &row.out));

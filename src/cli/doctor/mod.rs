@@ -68,16 +68,23 @@ pub fn run(args: Args) -> Result<()> {
         models::network(),
         cuda::look(),
     ];
-    if args.self_test {
-        sections.push(self_test::run(args.card)?);
-    }
+    // Where it fails, the rest of the report helps to see why.
+    let outcome = match args.self_test.then(|| self_test::run(args.card)) {
+        Some(Ok(section)) => {
+            sections.push(section);
+            Ok(())
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
+    };
     if args.json {
         let one = |section: &Section| -> Value {
             let facts = section.facts.iter().map(|f| (f.name.clone(), json!({ "found": f.found, "warn": f.warn })));
             Value::Object(facts.collect::<Map<_, _>>())
         };
         let all: Map<String, Value> = sections.iter().map(|s| (s.name.to_owned(), one(s))).collect();
-        return Ok(print_json(&json!({ "schema": 1, "sections": all }))?);
+        print_json(&json!({ "schema": 1, "sections": all }))?;
+        return outcome;
     }
     let mut out = String::new();
     for section in &sections {
@@ -88,5 +95,6 @@ pub fn run(args: Args) -> Result<()> {
             let _ = writeln!(out, " {mark} {:22} {}", fact.name, line(&fact.found));
         }
     }
-    Ok(print(out.trim_end())?)
+    print(out.trim_end())?;
+    outcome
 }
