@@ -1,4 +1,4 @@
-//! The trait of tensor operations; `cpu` (and later `cuda`) implement it.
+//! The trait of tensor operations; `cpu` and `cuda` implement it.
 //!
 //! Calls between [`Backend::begin`] and [`Backend::run`] record operations of one pass; `run` carries out what was
 //! recorded: the CPU walks it with all threads, a GPU puts it on a stream or captures it as a graph. Activations
@@ -21,7 +21,7 @@ use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
 use crate::policy::watch::Watches;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
     #[error("{what}: {why}")]
     Failed { what: String, why: String },
@@ -186,6 +186,15 @@ pub trait Backend: Inspect + Send + Sync {
 
 /// What passes leave behind: activations and probes of the last one, caches and kept queries of all.
 pub trait Inspect {
+    /// What went wrong since the last time where a function has no error to give: its numbers were NaN.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Attention of this cache's rows runs on the CPU although the rest does not.
+    fn attends_on_host(&self, _cache: CacheId) -> bool {
+        false
+    }
+
     // --- until the next `begin` ---
     /// [rows asked for in `head`, V]
     fn logits(&self) -> &[f32];
@@ -205,11 +214,11 @@ pub trait Inspect {
     fn cache(&mut self) -> CacheId;
     /// Empties `cache`; from now on its layers read each other as `wiring` says. Such layers have the slots of the
     /// layer whose keys they read, newest rows and column sums of their own.
-    fn wire(&mut self, cache: CacheId, wiring: &Wiring);
+    fn wire(&mut self, cache: CacheId, wiring: &Wiring) -> Result<()>;
     /// `None`: every layer its own.
     fn wiring(&self, cache: CacheId) -> Option<&Wiring>;
     /// A new cache with the listed slots of `from`, `[layer][kv head]`; `None` = all. Wired as `from` is.
-    fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId;
+    fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> Result<CacheId>;
     fn free(&mut self, cache: CacheId);
     /// Keeps the listed slots (ascending) of each kv head [layer · G + kv head] and gives the others' memory back;
     /// `None` keeps all. Layers that read another one's keys follow that one.
@@ -221,7 +230,7 @@ pub trait Inspect {
     /// Slots whose keys and whose values are packed: so many of the oldest.
     fn packed(&self, cache: CacheId, layer: usize, kv_head: usize) -> (usize, usize);
     fn save(&self, cache: CacheId, append_only: bool) -> Vec<Saved>;
-    fn restore(&mut self, cache: CacheId, saved: &[Saved]);
+    fn restore(&mut self, cache: CacheId, saved: &[Saved]) -> Result<()>;
     /// Original positions held, ascending [n].
     fn positions(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[u32];
     /// [n, D], after rope.
@@ -240,11 +249,11 @@ pub trait Inspect {
     /// position below `positions`.
     fn position_means(&mut self, caches: &[CacheId], positions: usize) -> Result<Vec<PositionMeans>>;
     /// From now on rows that come alone read of this cache what `readers` choose; `None`: all of it.
-    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>);
+    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>) -> Result<()>;
     fn readers(&self, cache: CacheId) -> Option<&Readers>;
     /// From now on rows that come several at once are those of a prompt of so many tokens and attend as `sparse` says,
     /// but where the layer has a window of its own; each pass has to begin at a dense row. `None`: to all they see.
-    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>);
+    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>) -> Result<()>;
     /// Share of its dense attention that each row of the last pass read [L·H][rows]; empty where none was read sparsely.
     fn covered(&self) -> Vec<f32>;
     /// Bytes of live keys and values of a layer.

@@ -10,6 +10,14 @@ pub enum Saved {
 }
 
 impl Saved {
+    /// The copy, where a length was not enough.
+    pub fn copy(&self) -> Option<&HeadCache> {
+        match self {
+            Saved::Length { .. } => None,
+            Saved::Copy(head) => Some(head),
+        }
+    }
+
     pub fn bytes(&self) -> u64 {
         match self {
             Saved::Length { slots, received, .. } => (slots * received.len() * 8) as u64,

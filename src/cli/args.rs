@@ -1,17 +1,15 @@
 //! Options that several commands share.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
 
 use crate::cache::KvType;
-use crate::engine::{Core, EngineError, LaneSpec, Precision, REGRET_ABOVE, Sampler};
+use crate::engine::{Core, Device, EngineError, LaneSpec, Precision, REGRET_ABOVE, Sampler};
 use crate::policy::{Policy, SpecError};
 use crate::probe::prompt_span::SpanAsk;
 
-use super::exit::{NoDevice, Usage};
+use super::exit::Usage;
 use super::prompt::Prompt;
 
 /// Which model, where it runs, and in which numbers.
@@ -106,46 +104,6 @@ pub struct SamplingArgs {
 /// A list of token ids, as one value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ids(pub Vec<u32>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    Auto,
-    Cpu,
-    Cuda(u32),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "auto" => Ok(Device::Auto),
-            None if text == "cpu" => Ok(Device::Cpu),
-            None if text == "cuda" => Ok(Device::Cuda(0)),
-            Some(("cuda", n)) => n.parse().map(Device::Cuda).map_err(|_| "write cuda:N with a whole number N".into()),
-            _ => Err("auto, cpu, cuda or cuda:N".into()),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Device::Auto => f.write_str("auto"),
-            Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(n) => write!(f, "cuda:{n}"),
-        }
-    }
-}
-
-impl Device {
-    pub fn check(self) -> Result<(), NoDevice> {
-        match self {
-            Device::Auto | Device::Cpu => Ok(()),
-            Device::Cuda(_) => Err(NoDevice { device: self.to_string() }),
-        }
-    }
-}
 
 impl ModelArgs {
     pub fn threads(&self) -> usize {

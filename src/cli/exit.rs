@@ -42,13 +42,6 @@ impl Usage {
     }
 }
 
-#[derive(Debug, Error, Diagnostic)]
-#[error("this build has no CUDA backend yet, so {device} cannot be used")]
-#[diagnostic(help("run on the CPU (--device cpu); `attnscope doctor` shows what was found on this machine"))]
-pub struct NoDevice {
-    pub device: String,
-}
-
 /// Ctrl-C, or a signal that asks us to end.
 #[derive(Debug, Error, Diagnostic)]
 #[error("interrupted")]
@@ -110,9 +103,6 @@ fn code(report: &Report) -> Option<u8> {
         || report.is::<ChatError>()
     {
         return of(USAGE);
-    }
-    if report.is::<NoDevice>() {
-        return of(MISSING);
     }
     if let Some(error) = report.downcast_ref::<CudaError>() {
         return of(match error {
@@ -196,7 +186,7 @@ mod tests {
     fn codes_follow_the_contract() {
         let code = |report: Report| super::code(&report);
         assert_eq!(code(Usage::new("a", "b").into()), Some(2));
-        assert_eq!(code(NoDevice { device: "cuda:0".into() }.into()), Some(3));
+        assert_eq!(code(CudaError::NoDriver.into()), Some(3));
         assert_eq!(code(Interrupted.into()), Some(130));
         assert_eq!(code(EngineError::EmptyPrompt.into()), Some(2));
         assert_eq!(code(EngineError::Backend(BackendError::Interrupted).into()), Some(130));

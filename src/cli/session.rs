@@ -36,6 +36,7 @@ impl ModelArgs {
 
     pub fn options(&self, lanes: Vec<LaneSpec>) -> Options {
         Options {
+            device: self.device,
             precision: self.precision,
             threads: self.threads(),
             kv: self.kv,

@@ -52,7 +52,7 @@ impl Summary {
         }
         for (i, of) in frame.lanes.iter().enumerate() {
             if i == self.lanes.len() {
-                let spec = line(&of.spec);
+                let spec = line(&of.title());
                 let left = frame.spans.iter().zip(&of.survival).map(|(span, left)| (line(&span.name), left.share));
                 let left = left.collect();
                 self.lanes.push(Lane { spec, held: of.kv.held, full: of.kv.full, left, ..Lane::default() });

@@ -3,6 +3,7 @@
 use super::message::Probes;
 use super::view::{LaneCaches, Reader, Rows, note};
 use crate::backend::{BackendError, CacheId, Result, Row};
+use crate::cache::Saved;
 use crate::model::soft::{LayerChange, SoftTokens};
 use crate::policy::part::{Ahead, LaneView, Start};
 use crate::probe::distribution::Distribution;
@@ -13,30 +14,37 @@ const SILENT: Probes = Probes { residual: false, attention: false, kv_norms: fal
 /// See [`LaneView::ahead`].
 pub fn ahead(lane: &LaneCaches<'_, '_>, start: Start<'_>, work: &mut dyn FnMut(&mut dyn Ahead)) {
     let reader = lane.reader;
-    let (cache, tokens, saved) = {
-        let mut backend = reader.backend.borrow_mut();
-        let (cache, tokens, saved) = match start {
-            Start::Behind => (lane.cache, lane.tokens, Some(backend.save(lane.cache, true))),
-            Start::Kept(kept) => {
-                let keep = |layer: usize, head: usize| kept[layer].as_ref().map(|heads| heads[head].clone());
-                (backend.fork(lane.cache, &keep), lane.tokens, None)
-            }
-            Start::Nothing => {
-                let (wiring, cache) = (backend.wiring(lane.cache).cloned(), backend.cache());
-                wiring.iter().for_each(|wiring| backend.wire(cache, wiring));
-                (cache, &[][..], None)
-            }
-        };
-        backend.shelve_queries(tokens.len() as u32);
-        (cache, tokens.to_vec(), saved)
+    let begun = begin(lane, start);
+    let Some((cache, saved)) = begun.map_err(|error| note(&reader.failure, error)).ok() else { return };
+    let tokens = match start {
+        Start::Nothing => Vec::new(),
+        Start::Behind | Start::Kept(_) => lane.tokens.to_vec(),
     };
+    reader.backend.borrow_mut().shelve_queries(tokens.len() as u32);
     let norms = vec![Vec::new(); reader.decoder.config().layers.len()];
     work(&mut Reading { reader, cache, tokens, next: lane.next(), norms });
     let mut backend = reader.backend.borrow_mut();
     backend.restore_queries();
     match saved {
-        Some(saved) => backend.restore(cache, &saved),
+        Some(saved) => backend.restore(cache, &saved).unwrap_or_else(|error| note(&reader.failure, error)),
         None => backend.free(cache),
+    }
+}
+
+/// The cache to read on with, and how it was before where it is the lane's own.
+fn begin(lane: &LaneCaches<'_, '_>, start: Start<'_>) -> Result<(CacheId, Option<Vec<Saved>>)> {
+    let mut backend = lane.reader.backend.borrow_mut();
+    match start {
+        Start::Behind => Ok((lane.cache, Some(backend.save(lane.cache, true)))),
+        Start::Kept(kept) => {
+            let keep = |layer: usize, head: usize| kept[layer].as_ref().map(|heads| heads[head].clone());
+            Ok((backend.fork(lane.cache, &keep)?, None))
+        }
+        Start::Nothing => {
+            let (wiring, cache) = (backend.wiring(lane.cache).cloned(), backend.cache());
+            wiring.iter().try_for_each(|wiring| backend.wire(cache, wiring))?;
+            Ok((cache, None))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::backend::LowRank;
 use crate::engine::core::{Core, Pause};
-use crate::engine::{LaneSpec, Options, Precision, Sampler, open};
+use crate::engine::{Device, LaneSpec, Options, Precision, Sampler, open};
 use crate::model::soft::Place;
 use crate::model::source::Model;
 use crate::policy::Policy;
@@ -21,7 +21,15 @@ fn tiny() -> Model {
 /// After a prompt of 40 tokens.
 fn core(model: &Model, precision: Precision, chunk: usize) -> Core {
     let full = LaneSpec { policy: Policy::parse("full").unwrap(), sampler: Sampler::default() };
-    let options = Options { precision, threads: 2, kv: None, queries_budget: 1 << 20, chunk, lanes: vec![full] };
+    let options = Options {
+        device: Device::Cpu,
+        precision,
+        threads: 2,
+        kv: None,
+        queries_budget: 1 << 20,
+        chunk,
+        lanes: vec![full],
+    };
     let mut core = open(model, &options, |_, _| {}).unwrap().0;
     let prompt: Vec<u32> = (0..40).map(|i| (i * i * 13 + i * 37) % 320).collect();
     core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap();

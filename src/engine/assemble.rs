@@ -267,6 +267,7 @@ fn bare(core: &Core, i: usize, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         fed,
         pos,
         next: None,
+        on_host: core.backend.attends_on_host(lane.cache),
         candidates: Vec::new(),
         entropy: f32::NAN,
         nll: None,
@@ -369,6 +370,7 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     let lane = &core.lanes[i];
     (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
     (frame.received, frame.row) = (means.received, means.row);
+    frame.on_host = core.backend.attends_on_host(lane.cache);
     frame.survival = core.survival(i);
     frame.kv = kv_bytes(core, lane);
     Outcome::of(core, i).put(&mut core.lanes[i], &mut frame);

@@ -328,7 +328,9 @@ impl Core {
         }
         if to < total {
             self.backend.run()?;
-            return Ok(assemble::partial_frame(self, to as u32));
+            let frame = assemble::partial_frame(self, to as u32);
+            self.backend.check()?;
+            return Ok(frame);
         }
         let lanes = self.lanes.len();
         self.decoder.head(&mut *self.backend, 0..lanes);
@@ -360,6 +362,7 @@ impl Core {
         let kept: Vec<Kept> = changed.into_par_iter().enumerate().map(kept).collect();
         self.lanes.iter_mut().zip(kept).for_each(|(lane, kept)| lane.kept = Arc::new(kept));
         let frame = assemble::step_frame(self, pass, regrets, covered)?;
+        self.backend.check()?;
         if self.step.is_multiple_of(super::travel::INTERVAL) {
             super::travel::remember(self);
         }

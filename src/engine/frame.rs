@@ -38,6 +38,8 @@ pub struct LaneFrame {
     pub pos: u32,
     /// The token sampled after this step (fed in the next one).
     pub next: Option<u32>,
+    /// The model runs on a card, but the attention of this lane on the CPU, for want of a kernel.
+    pub on_host: bool,
     /// Most probable next tokens, best first.
     pub candidates: Vec<Candidate>,
     /// Entropy of the next-token distribution, nats.
@@ -67,6 +69,13 @@ pub struct LaneFrame {
     pub covered: Option<f32>,
     /// Against the oracle lane whose size is nearest; `None` where none runs, and of oracles themselves.
     pub recall: Option<Recall>,
+}
+
+impl LaneFrame {
+    /// The spec, and where the lane's attention runs when that is not where the model does.
+    pub fn title(&self) -> String {
+        if self.on_host { format!("{} (attention on the CPU)", self.spec) } else { self.spec.to_string() }
+    }
 }
 
 /// Share of an oracle lane's entries of the prompt that a lane holds, too, mean over those heads in which both have

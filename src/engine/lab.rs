@@ -77,7 +77,7 @@ impl Trials<'_, '_> {
         }
         let mut rows = Vec::new();
         for (piece, &cache) in pieces.iter().zip(&self.caches) {
-            backend.wire(cache, wiring);
+            backend.wire(cache, wiring)?;
             rows.extend((0..).zip(piece).map(|(p, &token)| Row { token, position: p, turned: p, cache }));
         }
         backend.begin(&rows, SILENT, None)?;

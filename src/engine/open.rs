@@ -1,11 +1,11 @@
 //! Putting a model on a backend.
 
 use super::core::Core;
+use super::device::Device;
 use super::error::Result;
 use super::lane::LaneSpec;
 use super::message::ModelInfo;
-use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, Shape};
+use crate::backend::{self, Backend, Shape};
 use crate::cache::KvType;
 use crate::model::config::Rope;
 use crate::model::decoder::Decoder;
@@ -22,6 +22,7 @@ pub enum Precision {
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    pub device: Device,
     pub precision: Precision,
     pub threads: usize,
     /// `None`: f32 for the reference, f16 otherwise.
@@ -46,8 +47,18 @@ impl Precision {
 /// Positions that count as recent in attention statistics.
 const RECENT_WINDOW: usize = 32;
 
-/// Hands the model's weights to the CPU. `progress(done, total)` counts layers.
+/// Hands the model's weights to the device asked for. `progress(done, total)` counts layers.
 pub fn open(model: &Model, options: &Options, progress: impl FnMut(u64, u64)) -> Result<(Core, ModelInfo)> {
+    open_on(model, options, |shape, exact| options.device.backend(shape, exact, options.threads), progress)
+}
+
+/// The same on a backend that `make(shape, exact)` makes; with it come words about where that is.
+pub fn open_on(
+    model: &Model,
+    options: &Options,
+    make: impl FnOnce(Shape, bool) -> backend::Result<(Box<dyn Backend>, Option<String>)>,
+    progress: impl FnMut(u64, u64),
+) -> Result<(Core, ModelInfo)> {
     let config = &model.config;
     options.lanes.iter().try_for_each(|lane| super::lane::fits(&lane.policy, config))?;
     let exact = options.precision == Precision::F32;
@@ -66,7 +77,7 @@ pub fn open(model: &Model, options: &Options, progress: impl FnMut(u64, u64)) ->
         queries_budget: options.queries_budget,
         recent_window: RECENT_WINDOW,
     };
-    let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(shape, exact, options.threads)?);
+    let (mut backend, why) = make(shape, exact)?;
     let decoder = Decoder::load(config, &model.weights, &mut *backend, progress)?;
     let info = ModelInfo {
         id: model.id.clone(),
@@ -83,7 +94,7 @@ pub fn open(model: &Model, options: &Options, progress: impl FnMut(u64, u64)) ->
         windows: config.layers.iter().map(|l| l.window).collect(),
         weight_types: model.weight_types.clone(),
         parameters: model.parameters,
-        device: backend.describe(),
+        device: why.map_or(backend.describe(), |why| format!("{} ({why})", backend.describe())),
         precision: options.precision.name().into(),
         kv_type: kv.to_string(),
         threads: options.threads,

@@ -82,8 +82,9 @@ impl Core {
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
         let Some(own) = self.open_lanes(cache, logits, &mut between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
-        self.first = Some(frame.clone());
         self.keyframes.push_back(Keyframe::of(self));
+        self.backend.check()?;
+        self.first = Some(frame.clone());
         Ok(Some(frame))
     }
 
@@ -190,7 +191,7 @@ impl Core {
         let mut verdicts = Verdicts::new();
         let held = verdict::held(&decisions, &*self.backend, cache);
         let (kept, kv_heads) = (self.kept_slots(&decisions), self.config().kv_heads);
-        let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].map(<[u32]>::to_vec));
+        let own = self.backend.fork(cache, &|layer, head| kept[layer * kv_heads + head].map(<[u32]>::to_vec))?;
         self.rewrite(&decisions, own)?;
         verdict::note(&mut verdicts, decisions, held, 0);
         self.evict(&spec.policy, 1, own, 0, &mut verdicts)?;
@@ -238,7 +239,7 @@ impl Core {
             },
         };
         let cache = self.backend.cache();
-        shared.iter().for_each(|shared| self.backend.wire(cache, &shared.wiring));
+        shared.iter().try_for_each(|shared| self.backend.wire(cache, &shared.wiring))?;
         self.backend.shelve_queries(0);
         let facts = Facts::new(self.config().layers.len(), needs(policy));
         let of_lane_0 = std::mem::replace(&mut self.facts, facts);
@@ -262,7 +263,7 @@ impl Core {
         let prompt = self.prompt.clone();
         let (mut stats, mut read) = (PromptStats::default(), 0);
         let mut verdicts = Verdicts::new();
-        self.backend.set_sparse(cache, policy.sparse().map(|sparse| (sparse, prompt.len())));
+        self.backend.set_sparse(cache, policy.sparse().map(|sparse| (sparse, prompt.len())))?;
         let mut covered = Covered::default();
         let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
         for block in prompt.chunks(block.min(self.max_rows.max(MOST_GAMMA))) {
@@ -286,7 +287,7 @@ impl Core {
         let counts_on = policy.acts_in_decode();
         let mut history = if counts_on { self.prompt_history(policy, cache)? } else { History::default() };
         history.inputs = self.recent_inputs(policy);
-        self.backend.set_sparse(cache, None);
+        self.backend.set_sparse(cache, None)?;
         // While the queries kept are this lane's.
         self.evict(policy, 0, cache, 0, &mut verdicts)?;
         self.store(policy, cache, 0)?;

@@ -85,7 +85,7 @@ impl Core {
         let next = self.lanes.first().map_or(0, |lane| lane.logits.all.argmax);
         let readers = policy.readers(setting, &LaneCaches::new(&reader, cache, &prompt, next, Rows::OfQueries));
         reader.finish()?;
-        self.backend.set_readers(cache, readers);
+        self.backend.set_readers(cache, readers)?;
         Ok(())
     }
 }

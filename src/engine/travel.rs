@@ -95,6 +95,7 @@ impl Core {
         }
         self.keyframes.retain(|k| k.step <= step);
         let probes = self.probes;
+        self.backend.check()?;
         let outcome = self.restore_last_keyframe().and_then(|later| self.replay(step, later));
         self.probes = probes;
         outcome
@@ -106,8 +107,8 @@ impl Core {
         self.step = keyframe.step;
         let mut later = Vec::new();
         for (lane, state) in self.lanes.iter_mut().zip(&keyframe.lanes) {
-            self.backend.restore(lane.cache, &state.saved);
-            self.backend.set_readers(lane.cache, state.readers.clone());
+            self.backend.restore(lane.cache, &state.saved)?;
+            self.backend.set_readers(lane.cache, state.readers.clone())?;
             later.push(lane.fed.split_off(state.fed.min(lane.fed.len())));
             lane.next = state.next;
             lane.kept = state.kept.clone();
@@ -165,9 +166,9 @@ impl Core {
         let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
         let shared = from.shared.clone();
         let cache = from.cache;
-        let own = self.backend.fork(cache, &|_, _| None);
+        let own = self.backend.fork(cache, &|_, _| None)?;
         let readers = self.backend.readers(cache).cloned();
-        self.backend.set_readers(own, readers);
+        self.backend.set_readers(own, readers)?;
         let lane = Lane::new(&spec, own, self.step, logits);
         self.lanes.push(Lane { fed, next, kept, shift, history, shared, verdicts, ..lane });
         self.specs.push(spec);

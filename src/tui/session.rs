@@ -206,6 +206,7 @@ mod tests {
             fed: fed.into(),
             pos,
             next: None,
+            on_host: false,
             candidates: Vec::new(),
             entropy: 0.0,
             nll: None,

@@ -5,7 +5,7 @@ pub mod gguf;
 
 use std::path::{Path, PathBuf};
 
-use attnscope::engine::{Core, LaneSpec, Options, Precision, Sampler, open};
+use attnscope::engine::{Core, Device, LaneSpec, Options, Precision, Sampler, open};
 use attnscope::model::catalog;
 use attnscope::model::fetch::{self, Progress};
 use attnscope::model::source::Model;
@@ -85,6 +85,7 @@ pub fn lane(spec: &str) -> LaneSpec {
 
 pub fn options(precision: Precision, lanes: &[&str]) -> Options {
     Options {
+        device: Device::Cpu,
         precision,
         threads: 2,
         kv: None,

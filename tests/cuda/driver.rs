@@ -19,24 +19,33 @@ fn folder() -> &'static Path {
     })
 }
 
-/// `attnscope doctor --self-test` there, with `variables`, and with nothing else of CUDA.
-fn self_test(variables: &[(&str, &str)]) -> Output {
+/// The program there, with `variables`, and with nothing else of CUDA.
+pub fn attnscope(args: &[&str], kernels: &std::ffi::OsStr, variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attnscope"));
-    command.args(["doctor", "--self-test", "--json"]);
+    command.args(args);
     for name in ["CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "HOME"] {
         command.env_remove(name);
     }
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-home");
     command.env("ATTNSCOPE_HOME", home).env("PATH", "/nowhere");
-    command.env("ATTNSCOPE_CUDA_LIBRARIES", folder()).env("FAKE_CUDA_KERNELS", emulator::built("gated"));
+    command.env("ATTNSCOPE_CUDA_LIBRARIES", folder()).env("FAKE_CUDA_KERNELS", kernels);
     command.envs(variables.iter().copied()).output().expect("the program runs")
+}
+
+/// `attnscope doctor --self-test`.
+fn self_test(variables: &[(&str, &str)]) -> Output {
+    attnscope(&["doctor", "--self-test", "--json"], emulator::built("gated").as_os_str(), variables)
+}
+
+/// What was said on standard error, as one line: the report is wrapped to the terminal.
+pub fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).replace(['│', '\n'], " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn fails(variables: &[(&str, &str)], code: i32, words: &[&str]) {
     let output = self_test(variables);
-    // as one line: the report is wrapped to the terminal
-    let text = String::from_utf8_lossy(&output.stderr).replace(['│', '\n'], " ");
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = said(&output);
     assert_eq!(output.status.code(), Some(code), "{text}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the rest of the report");
     assert!(report["sections"]["NVIDIA"]["libcuda"].is_object(), "{report}");

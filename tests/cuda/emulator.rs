@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use attnscope::backend::cuda::device::{Arg, Device, Launch, Mark};
+use attnscope::backend::cuda::device::{Arg, Device, Graph, Launch, Mark};
 use attnscope::backend::{BackendError, Result};
 use libloading::Library;
 
@@ -26,7 +26,32 @@ pub struct Emulator {
     held: Mutex<HashMap<u64, usize>>,
     /// Orders in which threads are woken differ from launch to launch, the same in every run.
     launches: AtomicU64,
-    start: Instant,
+    graphs: Mutex<Graphs>,
+    marked: AtomicU64,
+    /// Of each mark that was passed.
+    times: Mutex<HashMap<u64, Instant>>,
+}
+
+#[derive(Default)]
+struct Graphs {
+    /// What is being gathered.
+    open: Option<Vec<Node>>,
+    all: HashMap<u64, Arc<Vec<Node>>>,
+    made: u64,
+}
+
+enum Node {
+    Launch(Kept),
+    Mark(u64),
+}
+
+/// A launch to be carried out later.
+struct Kept {
+    kernel: &'static str,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    args: Vec<Arg>,
 }
 
 /// A device with these families of kernels.
@@ -39,7 +64,9 @@ pub fn device(families: &[&'static str]) -> Arc<dyn Device> {
         families: families.iter().map(load).collect(),
         held: Mutex::default(),
         launches: AtomicU64::new(0),
-        start: Instant::now(),
+        graphs: Mutex::default(),
+        marked: AtomicU64::new(0),
+        times: Mutex::default(),
     })
 }
 
@@ -91,6 +118,10 @@ impl Emulator {
         let held = self.held.lock().expect("no test holds it");
         let inside = held.iter().any(|(&first, &len)| at >= first && at + bytes as u64 <= first + len as u64);
         if inside || bytes == 0 { Ok(()) } else { Err(failed(what, format!("{bytes} bytes at {at:#x} are not ours"))) }
+    }
+
+    fn set(&self, mark: u64) {
+        self.times.lock().expect("no test holds it").insert(mark, Instant::now());
     }
 
     fn find(&self, kernel: &str) -> Result<(Run, Vec<u8>)> {
@@ -171,7 +202,49 @@ impl Device for Emulator {
         Ok(())
     }
 
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin_graph(&self) -> Result<()> {
+        let mut graphs = self.graphs.lock().expect("no test holds it");
+        assert!(graphs.open.is_none(), "one graph at a time");
+        graphs.open = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_graph(&self) -> Result<Graph> {
+        let mut graphs = self.graphs.lock().expect("no test holds it");
+        let all = graphs.open.take().expect("a graph was begun");
+        graphs.made += 1;
+        let name = graphs.made;
+        graphs.all.insert(name, Arc::new(all));
+        Ok(Graph(name))
+    }
+
+    fn run_graph(&self, graph: Graph) -> Result<()> {
+        let all = self.graphs.lock().expect("no test holds it").all[&graph.0].clone();
+        all.iter().try_for_each(|node| match node {
+            Node::Mark(mark) => {
+                self.set(*mark);
+                Ok(())
+            }
+            Node::Launch(Kept { kernel, grid, block, shared, args }) => {
+                self.launch(Launch { kernel, grid: *grid, block: *block, shared: *shared, args })
+            }
+        })
+    }
+
+    fn drop_graph(&self, graph: Graph) {
+        self.graphs.lock().expect("no test holds it").all.remove(&graph.0).expect("a graph that was made");
+    }
+
     fn launch(&self, launch: Launch<'_>) -> Result<()> {
+        if let Some(open) = &mut self.graphs.lock().expect("no test holds it").open {
+            let Launch { kernel, grid, block, shared, args } = launch;
+            open.push(Node::Launch(Kept { kernel, grid, block, shared, args: args.to_vec() }));
+            return Ok(());
+        }
         let (run, letters) = self.find(launch.kernel)?;
         let given: Vec<u8> = launch.args.iter().map(letter).collect();
         if given != letters {
@@ -197,11 +270,17 @@ impl Device for Emulator {
     }
 
     fn mark(&self) -> Result<Mark> {
-        Ok(Mark(self.start.elapsed().as_nanos() as u64))
+        let mark = self.marked.fetch_add(1, Ordering::Relaxed);
+        match &mut self.graphs.lock().expect("no test holds it").open {
+            Some(open) => open.push(Node::Mark(mark)),
+            None => self.set(mark),
+        }
+        Ok(Mark(mark))
     }
 
     fn between(&self, from: Mark, to: Mark) -> Result<u64> {
-        Ok(to.0 - from.0)
+        let times = self.times.lock().expect("no test holds it");
+        Ok((times[&to.0] - times[&from.0]).as_nanos() as u64)
     }
 
     fn clear_marks(&self) {}

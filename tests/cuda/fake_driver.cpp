@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <vector>
 
 typedef unsigned Result;
 typedef void *Handle;
@@ -113,24 +114,66 @@ CALL(cuModuleLoadData, Handle *module, const char *image)
 END
 CALL(cuModuleUnload, Handle module) delete (std::string *)module; END
 
+// How many a kernel has.
+static std::map<Handle, size_t> parameters;
+
 CALL(cuModuleGetFunction, Handle *function, Handle module, const char *name)
     if (((std::string *)module)->find(".entry " + std::string(name) + "(") == std::string::npos) return NOT_FOUND;
     std::string paths = std::getenv("FAKE_CUDA_KERNELS") ? std::getenv("FAKE_CUDA_KERNELS") : "";
     for (size_t at = 0; at < paths.size();) {
         size_t end = std::min(paths.find(':', at), paths.size());
         Handle library = dlopen(paths.substr(at, end - at).c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (library && (*function = dlsym(library, ("launch_" + std::string(name)).c_str()))) return 0;
+        if (library && (*function = dlsym(library, ("launch_" + std::string(name)).c_str()))) {
+            auto signature = (const char *(*)())dlsym(library, ("signature_" + std::string(name)).c_str());
+            parameters[*function] = std::strlen(signature());
+            return 0;
+        }
         at = end + 1;
     }
     return NOT_FOUND;
 }
 CALL(cuFuncSetAttribute, Handle, int, int) END
 
+// A launch with copies of its arguments, of which eight bytes are kept each, as the caller hands them over.
+struct Launch {
+    // Null: an event is recorded.
+    Handle function;
+    unsigned grid[3], block[3];
+    size_t shared;
+    std::vector<uint64_t> args;
+    Event *event;
+};
+typedef std::vector<Launch> Graph;
+static Graph *gathering = nullptr;
+
+static Result carry_out(Launch &launch) {
+    if (!launch.function) return *launch.event = std::chrono::steady_clock::now(), 0;
+    auto run = (int (*)(const unsigned *, const unsigned *, size_t, void **, uint64_t))launch.function;
+    std::vector<void *> places;
+    for (uint64_t &arg : launch.args) places.push_back(&arg);
+    return run(launch.grid, launch.block, launch.shared, places.data(), 1) == 0 ? 0 : INVALID;
+}
+
+CALL(cuStreamBeginCapture_v2, Handle, unsigned) gathering = new Graph; END
+CALL(cuStreamEndCapture, Handle, Handle *graph) *graph = gathering, gathering = nullptr; END
+CALL(cuEventRecordWithFlags, Handle event, Handle, unsigned flags)
+    if (!gathering || flags != 1) return INVALID;
+    gathering->push_back({nullptr, {}, {}, 0, {}, (Event *)event});
+END
+CALL(cuGraphInstantiateWithFlags, Handle *runnable, Handle graph, uint64_t) *runnable = new Graph(*(Graph *)graph); END
+CALL(cuGraphLaunch, Handle runnable, Handle)
+    for (Launch &launch : *(Graph *)runnable)
+        if (Result code = carry_out(launch)) return code;
+END
+CALL(cuGraphDestroy, Handle graph) delete (Graph *)graph; END
+CALL(cuGraphExecDestroy, Handle runnable) delete (Graph *)runnable; END
+
 CALL(cuLaunchKernel, Handle function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz,
      unsigned shared, Handle, void **args, void **)
-    unsigned grid[] = {x, y, z}, block[] = {bx, by, bz};
-    auto run = (int (*)(const unsigned *, const unsigned *, size_t, void **, uint64_t))function;
-    if (run(grid, block, shared, args, 1) != 0) return INVALID;
+    Launch launch = {function, {x, y, z}, {bx, by, bz}, shared, {}, nullptr};
+    for (size_t i = 0; i < parameters[function]; i++) launch.args.push_back(*(uint64_t *)args[i]);
+    if (!gathering) return carry_out(launch);
+    gathering->push_back(launch);
 END
 
 static Result text_of(Result code, const char **text, bool name) {

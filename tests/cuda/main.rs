@@ -9,13 +9,20 @@ mod driver;
 mod elementwise;
 mod embed;
 mod emulator;
+#[path = "../fidelity/family.rs"]
+mod family;
+mod frames;
 mod gated;
+#[path = "../fidelity/golden.rs"]
+#[allow(dead_code, reason = "the tests of fidelity use more of it")]
+mod golden;
 mod kept;
 mod libraries;
 mod norm;
 mod plan;
 mod prefill_attention;
 mod product;
+mod program;
 mod ptx;
 mod rope;
 mod sampling;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use attnscope::engine::{Core, LaneSpec, Options, Precision, Sampler, open};
+use attnscope::engine::{Core, Device, LaneSpec, Options, Precision, Sampler, open};
 use attnscope::model::source::Model;
 use attnscope::policy::Policy;
 use safetensors::SafeTensors;
@@ -69,7 +69,8 @@ pub fn lane(spec: &str) -> LaneSpec {
 
 pub fn core(model: &Model, precision: Precision, lanes: &[&str]) -> Core {
     let lanes = lanes.iter().map(|spec| lane(spec)).collect();
-    let options = Options { precision, threads: 2, kv: None, queries_budget: 1 << 30, chunk: 256, lanes };
+    let options =
+        Options { device: Device::Cpu, precision, threads: 2, kv: None, queries_budget: 1 << 30, chunk: 256, lanes };
     open(model, &options, |_, _| {}).unwrap().0
 }
 

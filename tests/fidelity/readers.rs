@@ -9,8 +9,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::common::real_model;
+use crate::family::unpack;
 use crate::golden::*;
-use crate::tiny::unpack;
 
 /// Small enough for a prompt of 75 tokens.
 const SPECS: [&str; 10] = [

@@ -5,9 +5,9 @@ use attnscope::engine::{Core, Pause, Precision, open};
 use attnscope::model::source::Model;
 
 use crate::common::{options, real_model};
+use crate::family::unpack;
 use crate::golden::*;
 use crate::slow::Slow;
-use crate::tiny::unpack;
 
 fn read(core: &mut Core, ids: &[u32]) -> Frame {
     core.read_prompt(ids, |_, _| Pause::Continue).unwrap().unwrap()

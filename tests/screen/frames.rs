@@ -175,6 +175,7 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
         fed: fed.into(),
         pos: pos as u32,
         next: Some(positions as u32),
+        on_host: false,
         candidates,
         entropy: 1.0 + noise(step as usize, index, 4),
         nll: (step > 0).then(|| 6.0 * noise(step as usize, index, 6).powi(2)),

@@ -162,7 +162,7 @@ mod tests {
         let mut backend = CpuBackend::new(shape, true, 2).unwrap();
         let (x, out) = (backend.buffer(WIDTH), backend.buffer(HEADS * D));
         let cache = backend.cache();
-        backend.set_sparse(cache, rule.map(|rule| (rule, PROMPT)));
+        backend.set_sparse(cache, rule.map(|rule| (rule, PROMPT))).unwrap();
         let (mut outputs, mut covered) = (Vec::new(), vec![Vec::new(); HEADS]);
         for from in (0..PROMPT).step_by(part) {
             let positions = from..PROMPT.min(from + part);

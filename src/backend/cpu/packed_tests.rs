@@ -140,7 +140,7 @@ proptest! {
         rig.backend.pack(packed, &vec![Some(Packing {
             keys: None, values: Some(Pack { to: usize::MAX, code: Code::Thin(vec![]) }), salient: vec![], again: true
         }); HEADS.1]).unwrap();
-        rig.backend.restore(packed, &saved);
+        rig.backend.restore(packed, &saved).unwrap();
         prop_assert_eq!(&rig.backend.values(packed, 0, 1)[..], &before[..]);
         if to[1] == n {
             let new = Rewritten { values: Some(before), ..Rewritten::default() };

@@ -130,18 +130,19 @@ impl Inspect for CpuBackend {
         CacheId(self.caches.len() - 1)
     }
 
-    fn wire(&mut self, cache: CacheId, wiring: &Wiring) {
+    fn wire(&mut self, cache: CacheId, wiring: &Wiring) -> Result<()> {
         let (h, g, d) = (self.shape.heads, self.shape.kv_heads, self.shape.head_dim);
         let holding = |i: usize| HeadCache::holding(wiring.holds(i / g), self.shape.kv, d, h / g);
         self.caches[cache.0] = (0..self.shape.layers * g).map(holding).collect();
         self.wirings[cache.0] = wiring.readers().next().map(|_| wiring.clone());
+        Ok(())
     }
 
     fn wiring(&self, cache: CacheId) -> Option<&Wiring> {
         self.wirings[cache.0].as_ref()
     }
 
-    fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> CacheId {
+    fn fork(&mut self, from: CacheId, keep: &dyn Fn(usize, usize) -> Option<Vec<u32>>) -> Result<CacheId> {
         let g = self.shape.kv_heads;
         let wanted: Vec<Option<Vec<u32>>> =
             (0..self.shape.layers * g).map(|i| keep(self.keys_of(from, i / g), i % g)).collect();
@@ -152,7 +153,7 @@ impl Inspect for CpuBackend {
         let heads = self.caches[from.0].par_iter().zip(wanted).map(copy).collect();
         self.caches.push(heads);
         self.wirings.push(self.wirings[from.0].clone());
-        CacheId(self.caches.len() - 1)
+        Ok(CacheId(self.caches.len() - 1))
     }
 
     fn free(&mut self, cache: CacheId) {
@@ -205,10 +206,11 @@ impl Inspect for CpuBackend {
         self.caches[cache.0].par_iter().map(|head| head.save(append_only)).collect()
     }
 
-    fn restore(&mut self, cache: CacheId, saved: &[Saved]) {
+    fn restore(&mut self, cache: CacheId, saved: &[Saved]) -> Result<()> {
         for (head, saved) in self.caches[cache.0].iter_mut().zip(saved) {
             head.restore(saved);
         }
+        Ok(())
     }
 
     fn positions(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[u32] {
@@ -225,7 +227,9 @@ impl Inspect for CpuBackend {
     }
 
     fn projected(&self, cache: CacheId, layer: usize, output: &Tensor, norm: Norm) -> Result<Vec<Vec<f32>>> {
-        project::projected(self, cache, layer, output, norm)
+        let group = self.shape.heads / self.shape.kv_heads;
+        let values = |head: usize| Cow::Owned(self.cache_ref(cache, layer, head / group).values());
+        project::projected(self.shape.heads, output, norm, values)
     }
 
     fn offsets(&self, cache: CacheId, layer: usize, kv_head: usize) -> &[f32] {
@@ -248,22 +252,24 @@ impl Inspect for CpuBackend {
         means::position_means(self, caches, positions)
     }
 
-    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>) {
+    fn set_readers(&mut self, cache: CacheId, readers: Option<Readers>) -> Result<()> {
         match readers {
             Some(readers) => self.readers.insert(cache, readers),
             None => self.readers.remove(&cache),
         };
+        Ok(())
     }
 
     fn readers(&self, cache: CacheId) -> Option<&Readers> {
         self.readers.get(&cache)
     }
 
-    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>) {
+    fn set_sparse(&mut self, cache: CacheId, sparse: Option<(Sparse, usize)>) -> Result<()> {
         match sparse {
             Some((rule, prompt)) => self.sparse.insert(cache, SparseRead { rule, prompt: prompt as u32 }),
             None => self.sparse.remove(&cache),
         };
+        Ok(())
     }
 
     fn covered(&self) -> Vec<f32> {

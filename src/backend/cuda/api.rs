@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use super::error::CudaError;
 use super::shared::Shared;
 
-/// Of a context, stream, event, module or function.
+/// Of a context, stream, event, graph, module or function.
 pub type Handle = *mut c_void;
 
 macro_rules! api {
@@ -59,8 +59,15 @@ api! {
     stream = "cuStreamCreate" (*mut Handle, c_uint);
     end_stream = "cuStreamDestroy_v2" (Handle);
     wait = "cuStreamSynchronize" (Handle);
+    begin_capture = "cuStreamBeginCapture_v2" (Handle, c_uint);
+    end_capture = "cuStreamEndCapture" (Handle, *mut Handle);
+    instantiate = "cuGraphInstantiateWithFlags" (*mut Handle, Handle, u64);
+    run_graph = "cuGraphLaunch" (Handle, Handle);
+    end_graph = "cuGraphDestroy" (Handle);
+    end_runnable = "cuGraphExecDestroy" (Handle);
     event = "cuEventCreate" (*mut Handle, c_uint);
     record = "cuEventRecord" (Handle, Handle);
+    record_with = "cuEventRecordWithFlags" (Handle, Handle, c_uint);
     wait_event = "cuEventSynchronize" (Handle);
     elapsed = "cuEventElapsedTime" (*mut f32, Handle, Handle);
     end_event = "cuEventDestroy_v2" (Handle);

@@ -41,6 +41,10 @@ pub struct Launch<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
+/// Launches that are carried out together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Graph(pub u64);
+
 /// Work is carried out in the order of the calls; copies to and from the host wait for what was asked before.
 pub trait Device: Send + Sync {
     /// e.g. "NVIDIA H100 80GB HBM3, compute 9.0".
@@ -54,9 +58,19 @@ pub trait Device: Send + Sync {
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
     fn clear(&self, at: u64, bytes: usize) -> Result<()>;
     fn launch(&self, launch: Launch<'_>) -> Result<()>;
+    /// Waits until all that was asked for is done.
+    fn finish(&self) -> Result<()>;
+    /// Launches and marks from here to `end_graph` are gathered, not carried out; nothing else may lie between. The
+    /// kernels have been launched before. Each run of the graph sets its marks anew; they live as long as it does.
+    fn begin_graph(&self) -> Result<()>;
+    /// What was gathered.
+    fn end_graph(&self) -> Result<Graph>;
+    fn run_graph(&self, graph: Graph) -> Result<()>;
+    /// It is run no more.
+    fn drop_graph(&self, graph: Graph);
     fn mark(&self) -> Result<Mark>;
     /// Nanoseconds from one mark to a later one; waits for that.
     fn between(&self, from: Mark, to: Mark) -> Result<u64>;
-    /// The marks so far are asked for no more.
+    /// The marks so far are asked for no more, but for those of graphs.
     fn clear_marks(&self);
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int, c_uint, c_void};
 use std::ptr::null_mut;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::api::{Api, Handle};
-use super::device::{Arg, Device, Launch, Mark};
+use super::device::{Arg, Device, Graph, Launch, Mark};
 use super::error::CudaError;
 use super::image::{Maker, Origin};
 use super::libraries::{Library, find};
@@ -31,6 +31,10 @@ const ATTRIBUTE_MAJOR: c_int = 75;
 const ATTRIBUTE_MINOR: c_int = 76;
 const FUNCTION_SHARED: c_int = 8;
 const STREAM_NON_BLOCKING: c_uint = 1;
+/// An event that a graph records stays readable from outside.
+const RECORD_EXTERNAL: c_uint = 1;
+/// Other threads may do as they like while launches are gathered.
+const CAPTURE_RELAXED: c_uint = 2;
 
 /// Modules are loaded at the first launch of one of their kernels.
 #[derive(Default)]
@@ -51,8 +55,18 @@ pub struct Driver {
     stream: Handle,
     maker: Maker,
     loaded: Mutex<Loaded>,
-    /// Of the marks given out since they were last cleared, and further ones to be used again.
-    events: Mutex<(usize, Vec<Handle>)>,
+    events: Mutex<Events>,
+}
+
+#[derive(Default)]
+struct Events {
+    /// Marks given out since they were last cleared, and those to be used again.
+    used: Vec<Handle>,
+    free: Vec<Handle>,
+    /// Of the graph that is being gathered.
+    gathering: Option<Vec<Handle>>,
+    /// By graph.
+    of_graphs: HashMap<u64, Vec<Handle>>,
 }
 
 // SAFETY: the driver's handles may be used from any thread in which the context is current, which `call` sees to.
@@ -176,6 +190,10 @@ impl Driver {
         Ok(module)
     }
 
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wait(&self, what: &str) -> std::result::Result<(), CudaError> {
         // SAFETY: the stream lives as long as `self`.
         self.call(what, |api| unsafe { (api.wait)(self.stream) })
@@ -259,43 +277,87 @@ impl Device for Driver {
         })?)
     }
 
-    fn mark(&self) -> Result<Mark> {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let (used, all) = &mut *events;
-        if *used == all.len() {
-            let mut event = null_mut();
-            // SAFETY: writes a handle.
-            self.call("making an event", |api| unsafe { (api.event)(&mut event, 0) })?;
-            all.push(event);
+    fn finish(&self) -> Result<()> {
+        Ok(self.wait("waiting for the card")?)
+    }
+
+    fn begin_graph(&self) -> Result<()> {
+        self.events().gathering = Some(Vec::new());
+        // SAFETY: the stream lives as long as `self`.
+        Ok(self.call("gathering launches", |api| unsafe { (api.begin_capture)(self.stream, CAPTURE_RELAXED) })?)
+    }
+
+    fn end_graph(&self) -> Result<Graph> {
+        let events = self.events().gathering.take().unwrap_or_default();
+        let (mut gathered, mut runnable) = (null_mut(), null_mut());
+        // SAFETY: writes a handle; what was gathered is needed no longer than until the second call has read it.
+        unsafe {
+            self.call("gathering launches", |api| (api.end_capture)(self.stream, &mut gathered))?;
+            let made = self.call("making a graph", |api| (api.instantiate)(&mut runnable, gathered, 0));
+            self.call("making a graph", |api| (api.end_graph)(gathered))?;
+            made?;
         }
+        self.events().of_graphs.insert(runnable as u64, events);
+        Ok(Graph(runnable as u64))
+    }
+
+    fn run_graph(&self, graph: Graph) -> Result<()> {
+        // SAFETY: from `end_graph`, not dropped by the caller's word.
+        Ok(self.call("a graph of kernels", |api| unsafe { (api.run_graph)(graph.0 as Handle, self.stream) })?)
+    }
+
+    fn drop_graph(&self, graph: Graph) {
+        let events = self.events().of_graphs.remove(&graph.0).unwrap_or_default();
+        // SAFETY: as above, and the events are its own. On a lost card nothing can be done about an error.
+        let _ = self.call("giving a graph back", |api| unsafe {
+            events.into_iter().for_each(|event| _ = (api.end_event)(event));
+            (api.end_runnable)(graph.0 as Handle)
+        });
+    }
+
+    fn mark(&self) -> Result<Mark> {
+        let mut events = self.events();
+        let mut event = null_mut();
+        let to_graph = events.gathering.is_some();
+        match if to_graph { None } else { events.free.pop() } {
+            Some(free) => event = free,
+            // SAFETY: writes a handle.
+            None => self.call("making an event", |api| unsafe { (api.event)(&mut event, 0) })?,
+        }
+        let Events { used, gathering, .. } = &mut *events;
+        gathering.as_mut().unwrap_or(used).push(event);
         // SAFETY: event and stream live.
-        self.call("marking a time", |api| unsafe { (api.record)(all[*used], self.stream) })?;
-        *used += 1;
-        Ok(Mark(*used as u64 - 1))
+        self.call("marking a time", |api| unsafe {
+            match to_graph {
+                true => (api.record_with)(event, self.stream, RECORD_EXTERNAL),
+                false => (api.record)(event, self.stream),
+            }
+        })?;
+        Ok(Mark(event as u64))
     }
 
     fn between(&self, from: Mark, to: Mark) -> Result<u64> {
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let (from, to) = (events.1[from.0 as usize], events.1[to.0 as usize]);
+        let (from, to) = (from.0 as Handle, to.0 as Handle);
         let mut ms = 0.0;
-        // SAFETY: both live and have been recorded.
+        // SAFETY: both live, since marks that were cleared are asked for no more, and have been recorded.
         self.call("waiting for an event", |api| unsafe { (api.wait_event)(to) })?;
         self.call("reading a time", |api| unsafe { (api.elapsed)(&mut ms, from, to) })?;
         Ok((f64::from(ms) * 1e6) as u64)
     }
 
     fn clear_marks(&self) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
+        let Events { used, free, .. } = &mut *self.events();
+        free.append(used);
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
         let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
-        let events = std::mem::take(&mut self.events.lock().unwrap_or_else(PoisonError::into_inner).1);
+        let Events { used, free, .. } = std::mem::take(&mut *self.events());
         // SAFETY: all are ours and used no more. On a lost card nothing can be done about errors.
         let _ = self.call("leaving the card", |api| unsafe {
-            for event in events {
+            for event in used.into_iter().chain(free) {
                 (api.end_event)(event);
             }
             for module in loaded.modules.into_values() {

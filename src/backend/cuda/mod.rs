@@ -5,20 +5,37 @@
 //! ([`source`]) becomes code for a card in [`image`]: compiled by [`nvrtc`] at first use and kept in a [`store`], or
 //! else taken from the PTX inside this program ([`embedded`]). What the backend asks of a card is a [`device`]: the
 //! [`driver`] through its [`api`], or, in the tests, the kernels built for the CPU.
+//!
+//! [`backend`] holds a model's [`weights`], each lane's [`cache`] and the kept [`queries`]; [`record`] turns a pass into a
+//! [`program`] of launches; [`inspect`] reads what it left. What has no kernel attends with the CPU ([`on_host`]).
 
 pub mod api;
+mod attend;
+pub mod backend;
+mod cache;
 pub mod device;
 pub mod driver;
 pub mod embedded;
 pub mod error;
+mod exchange;
+mod fetched;
 pub mod image;
+mod inspect;
 pub mod libraries;
+mod maps;
 pub mod memory;
 pub mod nvrtc;
+mod on_host;
 pub mod places;
+mod program;
+mod queries;
+mod record;
+mod records;
 pub mod self_test;
 pub mod shared;
 pub mod source;
+mod stage;
 pub mod store;
 pub mod system;
 pub mod version;
+mod weights;

@@ -65,6 +65,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
     let first = |lane: usize| frame.lanes[lane].candidates.first().map(|c| c.id);
     Ok(LaneReport {
         spec: of.spec.to_string(),
+        on_host: of.on_host,
         family: family.unwrap_or_default(),
         n_kept: kept.iter().map(|layer| layer.iter().map(Vec::len).collect()).collect(),
         kept,

@@ -33,6 +33,8 @@ pub struct Report {
 pub struct LaneReport {
     pub spec: String,
     pub family: String,
+    /// The lane's attention runs on the CPU although the model does not.
+    pub on_host: bool,
     /// Positions held after the prompt `[layer][kv head][positions]`.
     pub kept: Vec<Vec<Vec<u32>>>,
     /// `[layer][kv head]`

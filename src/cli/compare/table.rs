@@ -89,6 +89,9 @@ pub fn text(report: &Report) -> String {
     for (i, lane) in report.lanes.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ = write!(out, "\nlane {i}  {}\n  {}\n", lane.spec, shortened(&lane.text));
+        if lane.on_host {
+            out.push_str("  its attention has no kernel and runs on the CPU\n");
+        }
         if let Some(shared) = &lane.sharing {
             let _ = writeln!(out, "  {}", sharing(shared));
         }

@@ -11,8 +11,8 @@ use directories::ProjectDirs;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use super::args::Device;
 use crate::cache::KvType;
+use crate::engine::Device;
 
 pub use file::init;
 pub use keys::{KEYS, Key};

@@ -103,7 +103,7 @@ impl Row {
         let compared: Vec<_> = frames.iter().filter(|f| f.partial.is_none()).filter_map(against).collect();
         let newest = &frames[frames.len().saturating_sub(grid.window.count().max(256) as usize)..];
         Self {
-            spec: text::line(&frame.spec),
+            spec: text::line(&frame.title()),
             same: seen.session.text(same),
             other: seen.session.text(other),
             all,
