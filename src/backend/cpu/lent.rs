@@ -1,7 +1,9 @@
 //! What a backend on a card uses of this one: attention over caches for which it has no kernel.
 
-use super::CpuBackend;
-use crate::backend::{Buf, CacheId};
+use std::ops::Range;
+
+use super::{CpuBackend, tile};
+use crate::backend::{Attention, Buf, CacheId, Result};
 use crate::cache::HeadCache;
 
 impl CpuBackend {
@@ -21,6 +23,22 @@ impl CpuBackend {
     pub(in crate::backend) fn put(&mut self, x: Buf, values: &[f32]) {
         self.written(x);
         self.buffers[x.0].as_mut_slice()[..values.len()].copy_from_slice(values);
+    }
+
+    /// Attention rows [rows, n] over a cache, of queries [rows, D] and their log-sum-exps that `of(layer)` gives.
+    pub(in crate::backend) fn rows_of(
+        &self,
+        cache: CacheId,
+        attention: &Attention,
+        head: usize,
+        rows: Range<u32>,
+        of: impl FnOnce(usize) -> Result<(Vec<f32>, Vec<f32>)>,
+    ) -> Result<Vec<f32>> {
+        let layer = self.wirings[cache.0].as_ref().map_or(attention.layer, |wiring| wiring.queries(attention.layer));
+        let group = self.shape.heads / self.shape.kv_heads;
+        let held = self.cache_ref(cache, self.keys_of(cache, attention.layer), head / group);
+        let (queries, lse) = of(layer)?;
+        Ok(tile::rows_of(held, attention, rows, &queries, &lse))
     }
 
     /// Of the last pass [L · H][rows][6].

@@ -127,8 +127,27 @@ pub fn rows(
     let at = backend.head_index(backend.keys_of(cache, attention.layer), head / group);
     let layer = backend.wirings[cache.0].as_ref().map_or(attention.layer, |wiring| wiring.queries(attention.layer));
     let cache = &backend.caches[cache.0][at];
-    let source = Source { cache, queries: &backend.queries, attention, layer, head };
-    let n = cache.len();
+    Ok(all_rows(&Source { cache, queries: &backend.queries, attention, layer, head }, rows))
+}
+
+/// The same of queries [rows, D] with their log-sum-exps that are kept elsewhere.
+pub fn rows_of(cache: &HeadCache, attention: &Attention, rows: Range<u32>, queries: &[f32], lse: &[f32]) -> Vec<f32> {
+    let d = cache.dim;
+    let mut kept = Queries::new(1, 1, d, true, u64::MAX).starting_at(rows.start);
+    kept.reserve(rows.len());
+    let writer = kept.writer();
+    for ((position, query), &lse) in rows.clone().zip(queries.chunks_exact(d)).zip(lse) {
+        // SAFETY: nobody else has these queries.
+        unsafe {
+            writer.put(0, 0, position, query);
+            writer.put_lse(0, 0, position, lse);
+        }
+    }
+    all_rows(&Source { cache, queries: &kept, attention, layer: 0, head: 0 }, rows)
+}
+
+fn all_rows(source: &Source<'_>, rows: Range<u32>) -> Vec<f32> {
+    let n = source.cache.len();
     let mut out = vec![0.0; rows.len() * n];
     let blocks = out.par_chunks_mut((BLOCK * n).max(1)).zip(rows.clone().into_par_iter().step_by(BLOCK));
     blocks.for_each_init(Scratch::default, |scratch, (out, from)| {
@@ -142,7 +161,7 @@ pub fn rows(
             },
         );
     });
-    Ok(out)
+    out
 }
 
 /// Pixels [height, width]: each the fold of its cells, NaN where no cell is visible or held.

@@ -29,6 +29,12 @@ enum At<'a> {
     Nowhere,
 }
 
+fn mixed(what: &str) -> BackendError {
+    let why =
+        "the cache is on one side, the card or the CPU, and its queries on the other: run with --device cpu".into();
+    BackendError::Failed { what: what.into(), why }
+}
+
 fn column(all: &[f32], columns: usize, of: usize) -> Vec<f32> {
     all.chunks_exact(columns).map(|row| row[of]).collect()
 }
@@ -110,11 +116,6 @@ impl CudaBackend {
         self.device.launch(Launch { kernel: "position_means", grid, block: [256, 1, 1], shared: 0, args: &args })?;
         let all = found.read(0, 2 * positions)?;
         Ok(PositionMeans { received: all[..positions].into(), row: all[positions..].into() })
-    }
-
-    fn mixed(&self, what: &str) -> BackendError {
-        let why = "the queries are kept on the card, the cache with the CPU: run with --device cpu".into();
-        BackendError::Failed { what: what.into(), why }
     }
 
     /// The queries kept are those of a cache that lies with the CPU.
@@ -452,8 +453,14 @@ impl Inspect for CudaBackend {
         match (self.at_cache(cache), self.queries_on_host()) {
             (At::Device(held), None) => self.rows_here(held, attention, head, rows),
             (At::Host(cpu, id), Some(_)) => cpu.rows(id, attention, head, rows),
+            (At::Host(cpu, id), None) => {
+                self.check_rows(&rows)?;
+                cpu.rows_of(id, attention, head, rows.clone(), |layer| {
+                    Ok((self.queries.of(layer, head, rows.clone())?, self.queries.lse(layer, head, rows)?))
+                })
+            }
+            (At::Device(_), Some(_)) => Err(mixed("attention rows")),
             (At::Nowhere, _) => Ok(Vec::new()),
-            _ => Err(self.mixed("attention rows")),
         }
     }
 
@@ -461,6 +468,6 @@ impl Inspect for CudaBackend {
         if let At::Device(held) = self.at_cache(cache) {
             return self.tile_here(held, attention, tile);
         }
-        Err(self.mixed("attention map"))
+        Err(mixed("attention map"))
     }
 }

@@ -18,7 +18,7 @@ fn int(x: usize) -> Arg {
 }
 
 impl CudaBackend {
-    fn check_rows(&self, rows: &Range<u32>) -> Result<()> {
+    pub(super) fn check_rows(&self, rows: &Range<u32>) -> Result<()> {
         let kept = self.queries.range();
         if rows.start < kept.start || rows.end > kept.end {
             let why = format!("queries {}..{} are kept, {}..{} asked for", kept.start, kept.end, rows.start, rows.end);

@@ -98,12 +98,20 @@ impl DeviceQueries {
         self.addresses(layer).map(Arg::Pointer)
     }
 
+    fn column(&self, all: &[Memory<f32>], [layer, head, width]: [usize; 3], rows: Range<u32>) -> Result<Vec<f32>> {
+        let Some(all) = all.get(layer) else { return Ok(Vec::new()) };
+        let each = self.heads * width;
+        let found = all.read((rows.start - self.first) as usize * each, rows.len() * each)?;
+        Ok(found.chunks_exact(each).flat_map(|row| &row[head * width..][..width]).copied().collect())
+    }
+
     /// Queries of one head after rope [positions, D].
     pub fn of(&self, layer: usize, head: usize, positions: Range<u32>) -> Result<Vec<f32>> {
-        let width = self.heads * self.dim;
-        let from = (positions.start - self.first) as usize * width;
-        let Some(rows) = self.rows.get(layer) else { return Ok(Vec::new()) };
-        let all = rows.read(from, positions.len() * width)?;
-        Ok(all.chunks_exact(width).flat_map(|row| &row[head * self.dim..][..self.dim]).copied().collect())
+        self.column(&self.rows, [layer, head, self.dim], positions)
+    }
+
+    /// Log-sum-exps of one head's rows [positions], nats.
+    pub fn lse(&self, layer: usize, head: usize, positions: Range<u32>) -> Result<Vec<f32>> {
+        self.column(&self.lse, [layer, head, 1], positions)
     }
 }
