@@ -16,6 +16,7 @@ mod norm;
 mod plan;
 mod prefill_attention;
 mod product;
+mod product_tensor;
 mod ptx;
 mod rope;
 mod sampling;

@@ -6,10 +6,11 @@ use super::nvrtc::{OPTIONS, Source};
 use crate::model::source::hex;
 
 /// What the families include by name.
-pub const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 5] = [
     ("attend.cuh", include_str!("../../../kernels/attend.cuh")),
     ("blocks.cuh", include_str!("../../../kernels/blocks.cuh")),
     ("dot.cuh", include_str!("../../../kernels/dot.cuh")),
+    ("mma.cuh", include_str!("../../../kernels/mma.cuh")),
     ("scope.cuh", include_str!("../../../kernels/scope.cuh")),
 ];
 
@@ -43,6 +44,7 @@ pub const FAMILIES: &[Family] = families! {
     "norm",
     "prefill_attention",
     "product",
+    "product_tensor",
     "rope",
     "sampling",
     "score",
