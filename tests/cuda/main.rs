@@ -1,6 +1,7 @@
 //! CUDA without a card: the search for its libraries, the kernels compiled by NVRTC, and run on the CPU against their
 //! twins.
 
+mod blas;
 mod caches;
 mod compact;
 mod compile;

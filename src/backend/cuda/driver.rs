@@ -6,7 +6,8 @@ use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
 use super::api::{Api, Handle};
-use super::device::{Arg, Device, Launch, Mark};
+use super::blas::Blas;
+use super::device::{Arg, Device, Gemm, Launch, Mark};
 use super::error::CudaError;
 use super::image::{Maker, Origin};
 use super::libraries::{Library, find};
@@ -41,8 +42,18 @@ struct Loaded {
     notes: Vec<String>,
 }
 
+/// cuBLAS is opened at the first product: it takes its time, and memory on the card.
+#[derive(Default)]
+enum Products {
+    #[default]
+    Unasked,
+    Absent,
+    Open(Blas),
+}
+
 pub struct Driver {
     api: Api,
+    version: Version,
     index: c_int,
     name: String,
     /// 90 for 9.0.
@@ -51,6 +62,7 @@ pub struct Driver {
     stream: Handle,
     maker: Maker,
     loaded: Mutex<Loaded>,
+    products: Mutex<Products>,
     /// Of the marks given out since they were last cleared, and further ones to be used again.
     events: Mutex<(usize, Vec<Handle>)>,
 }
@@ -103,6 +115,7 @@ impl Driver {
         };
         Ok(Self {
             api,
+            version,
             index: device,
             name,
             card,
@@ -110,6 +123,7 @@ impl Driver {
             stream,
             maker,
             loaded: Mutex::default(),
+            products: Mutex::default(),
             events: Mutex::default(),
         })
     }
@@ -259,6 +273,23 @@ impl Device for Driver {
         })?)
     }
 
+    fn product(&self, gemm: Gemm) -> Result<bool> {
+        // the context becomes current
+        self.call("taking a card", |_| 0)?;
+        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Products::Unasked = *products {
+            *products = match found(Library::Cublas, Some(self.version)) {
+                // SAFETY: the stream is the context's, and is ended after it.
+                Some(library) => Products::Open(unsafe { Blas::new(library?, self.stream) }?),
+                None => Products::Absent,
+            };
+        }
+        match &*products {
+            Products::Open(blas) => Ok(blas.product(&gemm).map(|()| true)?),
+            Products::Unasked | Products::Absent => Ok(false),
+        }
+    }
+
     fn mark(&self) -> Result<Mark> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let (used, all) = &mut *events;
@@ -293,8 +324,10 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
         let events = std::mem::take(&mut self.events.lock().unwrap_or_else(PoisonError::into_inner).1);
+        let products = std::mem::take(&mut *self.products.lock().unwrap_or_else(PoisonError::into_inner));
         // SAFETY: all are ours and used no more. On a lost card nothing can be done about errors.
         let _ = self.call("leaving the card", |api| unsafe {
+            drop(products);
             for event in events {
                 (api.end_event)(event);
             }
