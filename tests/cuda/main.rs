@@ -13,6 +13,7 @@ mod emulator;
 mod gated;
 mod kept;
 mod libraries;
+mod mix;
 mod norm;
 mod plan;
 mod prefill_attention;

@@ -41,6 +41,7 @@ pub const FAMILIES: &[Family] = families! {
     "elementwise",
     "embed",
     "gated",
+    "mix",
     "norm",
     "prefill_attention",
     "product",
