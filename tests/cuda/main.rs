@@ -15,6 +15,7 @@ mod kept;
 mod libraries;
 mod mix;
 mod norm;
+mod pack;
 mod plan;
 mod prefill_attention;
 mod product;

@@ -43,6 +43,7 @@ pub const FAMILIES: &[Family] = families! {
     "gated",
     "mix",
     "norm",
+    "pack",
     "prefill_attention",
     "product",
     "product_tensor",
