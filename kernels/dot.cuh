@@ -1,4 +1,4 @@
-// Inner products of few rows of activations with weights that stay quantised, shared by product.cu and sampling.cu.
+// Inner products of few rows of activations with weights that stay quantised, shared by product*.cu and sampling.cu.
 //
 // A warp takes 256 numbers of a row of weights at a time, a step; a lane takes eight of them, four and four GAP further
 // on, so that what it reads of the weights is one or two words and what it reads of the activations two vectors of four,
@@ -341,4 +341,11 @@ DEVICE float block_dots(const float *x, int rows, int in, const void *weights, i
     float total = 0.0f;
     if (t < N) UNROLL for (int warp = 0; warp < WARPS; warp++) total += scratch[warp * N + t];
     return total;
+}
+
+// out[r, column] (+)= value (+ bias[o]).
+DEVICE void put(float *out, int width, int r, int column, float value, const float *bias, int o, int add) {
+    float *to = out + (u64)r * width + column;
+    if (bias) value += bias[o];
+    *to = add ? *to + value : value;
 }

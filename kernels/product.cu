@@ -12,12 +12,6 @@
 //   arithmetic in f32. A row's numbers do not depend on other rows, but their last bits differ from product_*'s.
 #include "dot.cuh"
 
-DEVICE void put(float *out, int width, int r, int column, float value, const float *bias, int o, int add) {
-    float *to = out + (u64)r * width + column;
-    if (bias) value += bias[o];
-    *to = add ? *to + value : value;
-}
-
 template <int ROWS>
 DEVICE void product(const float *x, int rows, int in, const void *weights, int format, int outs, const float *bias,
                     float *out, int width, int first, int add) {

@@ -25,6 +25,8 @@ impl Affine {
         if min > max {
             return Self { scale: f16::ZERO, zero: f16::ZERO };
         }
+        // −0 as 0: whichever of the two a group's order let through.
+        let (min, max) = (min + 0.0, max + 0.0);
         let zero = floor(min);
         Self { scale: near((max - zero.get()) / steps(bits)), zero }
     }

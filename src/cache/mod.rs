@@ -27,5 +27,5 @@ pub use packed::{Code, Packed, Quantization, Smoothing};
 pub use queries::{Queries, QueryWriter};
 pub use saved::Saved;
 pub use strand::Strand;
-pub use stratum::Groups;
+pub use stratum::{Groups, Parts, Stratum};
 pub use wiring::{Holds, Wiring, WiringError};

@@ -29,6 +29,16 @@ pub struct Stratum {
     ends: Vec<u32>,
 }
 
+/// What a stratum holds, as it lies in memory; see [`Stratum`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Parts<'a> {
+    pub codes: &'a [u8],
+    pub scales: &'a [f16],
+    pub zeros: &'a [f16],
+    /// Empty for groups of channels.
+    pub ends: &'a [u32],
+}
+
 impl Stratum {
     pub fn new(dim: usize, bits: u8, groups: Groups) -> Self {
         let groups = match groups {
@@ -36,6 +46,10 @@ impl Stratum {
             Groups::PerChannel(g) => Groups::PerChannel(g.max(1)),
         };
         Self { dim, bits, groups, codes: Vec::new(), scales: Vec::new(), zeros: Vec::new(), ends: Vec::new() }
+    }
+
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { codes: &self.codes, scales: &self.scales, zeros: &self.zeros, ends: &self.ends }
     }
 
     pub fn rows(&self) -> usize {

@@ -1,7 +1,9 @@
 //! kernels/elementwise.cu
 
+use attnscope::backend::cuda::blas::TERMS;
 use attnscope::backend::cuda::device::Launch;
 use attnscope::backend::cuda::memory::Memory;
+use half::bf16;
 use proptest::prelude::*;
 
 use super::emulator;
@@ -43,6 +45,20 @@ proptest! {
             let expected = cap as f64 * (x as f64 / cap as f64).tanh();
             // a quotient, tanh to 2 units in the last place, a product
             prop_assert!((found as f64 - expected).abs() <= 4e-7 * expected.abs() + 1e-9, "{} {}", found, expected);
+        }
+    }
+
+    #[test]
+    fn numbers_in_bf16_terms(count in 1usize..600, seed: u32, exponent in -90i32..100) {
+        let device = emulator::device(&["elementwise"]);
+        let x: Vec<f32> = draws(count, seed).into_iter().map(|x| x * 2f32.powi(exponent)).collect();
+        let (from, out) = (Memory::of(&device, &x).unwrap(), Memory::<u16>::new(&device, TERMS * count).unwrap());
+        let args = [from.arg(), out.arg(), (count as i32).into()];
+        let grid = [count.div_ceil(256) as u32, 1, 1];
+        device.launch(Launch { kernel: "split_bf16", grid, block: [256, 1, 1], shared: 0, args: &args }).unwrap();
+        let terms: Vec<f64> = out.read(0, TERMS * count).unwrap().into_iter().map(|bits| bf16::from_bits(bits).to_f64()).collect();
+        for (i, &x) in x.iter().enumerate() {
+            prop_assert_eq!((0..TERMS).map(|term| terms[term * count + i]).sum::<f64>(), x as f64);
         }
     }
 }

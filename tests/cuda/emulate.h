@@ -1,7 +1,7 @@
 // Lets g++ build the kernels and run them on the CPU: the threads of a block are coroutines on one thread of the CPU,
 // woken in an order drawn anew at every barrier, so that a barrier that is missing shows. Blocks run one after another.
-// Left out: tensor cores and asynchronous copies (whatever stands under `#ifndef SCOPE_EMULATED`), warps in step, memory
-// order between blocks. Included before every kernel; the calls below are CUDA's own.
+// Left out: warps in step, memory order between blocks, how tensor cores round (kernels/mma.cuh has their products for the
+// CPU, fragments and all). Included before every kernel; the calls below are CUDA's own.
 #pragma once
 #define SCOPE_EMULATED 1
 

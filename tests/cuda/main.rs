@@ -1,6 +1,7 @@
 //! CUDA without a card: the search for its libraries, the kernels compiled by NVRTC, and run on the CPU against their
 //! twins.
 
+mod blas;
 mod caches;
 mod compact;
 mod compile;
@@ -18,10 +19,13 @@ mod gated;
 mod golden;
 mod kept;
 mod libraries;
+mod mix;
 mod norm;
+mod pack;
 mod plan;
 mod prefill_attention;
 mod product;
+mod product_tensor;
 mod program;
 mod ptx;
 mod rope;

@@ -86,10 +86,10 @@ pub fn dot(x: &[f32], w: &[f32]) -> (f64, f64) {
     products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()))
 }
 
-struct Case {
+pub struct Case {
     format: usize,
     width: usize,
-    outs: usize,
+    pub outs: usize,
     x: Vec<f32>,
     weights: Weights,
     bias: Option<Vec<f32>>,
@@ -97,10 +97,10 @@ struct Case {
 }
 
 /// Columns before and behind the product in `out`.
-const BEFORE: usize = 3;
-const BEHIND: usize = 2;
+pub const BEFORE: usize = 3;
+pub const BEHIND: usize = 2;
 
-fn case(format: usize, units: usize, outs: usize, rows: usize, biased: bool, add: bool, seed: u64) -> Case {
+pub fn case(format: usize, units: usize, outs: usize, rows: usize, biased: bool, add: bool, seed: u64) -> Case {
     let mut rng = StdRng::seed_from_u64(seed);
     let width = width(format, units);
     let weights = weights(&mut rng, format, outs, width);
@@ -111,7 +111,7 @@ fn case(format: usize, units: usize, outs: usize, rows: usize, biased: bool, add
 
 impl Case {
     /// Rows `first` … `first + rows`.
-    fn run(&self, device: &Arc<dyn Device>, kernel: &'static str, first: usize, rows: usize) -> Vec<f32> {
+    pub fn run(&self, device: &Arc<dyn Device>, kernel: &'static str, first: usize, rows: usize) -> Vec<f32> {
         let x = Memory::of(device, &self.x[first * self.width..][..rows * self.width]).unwrap();
         let weights = Memory::of(device, &self.weights.bytes).unwrap();
         let bias = self.bias.as_ref().map(|bias| Memory::of(device, bias).unwrap());
@@ -132,20 +132,21 @@ impl Case {
             int(BEFORE),
             int(self.add as usize),
         ];
-        let many = kernel == "product_many";
-        let (grid, block) = if many {
-            ([self.outs.div_ceil(64) as u32, rows.div_ceil(64) as u32, 1], 256)
-        } else {
-            ([self.outs.div_ceil(4) as u32, 1, 1], 128)
+        let (tile, block, shared) = match kernel {
+            "product_many" => ([64, 64], 256, 0),
+            "product_tensor_32" => ([64, 32], 128, 24576),
+            "product_tensor_128" => ([128, 128], 256, 65536),
+            _ => ([4, 16], 128, 0),
         };
-        device.launch(Launch { kernel, grid, block: [block, 1, 1], shared: 0, args: &args }).unwrap();
+        let grid = [self.outs.div_ceil(tile[0]) as u32, rows.div_ceil(tile[1]) as u32, 1];
+        device.launch(Launch { kernel, grid, block: [block, 1, 1], shared, args: &args }).unwrap();
         out.read(0, rows * across).unwrap()
     }
 
     /// f32: what a lane sums one after another is at most 2048 / 1024 · 8 numbers in product_*, then 5 + 4 sums of sums,
-    /// each off by 2^-24 of at most Σ|x·w|; 2048 numbers in product_many, where errors of either sign meet. The bias is
-    /// at most 2, what is added to 0.5.
-    fn check(&self, out: &[f32]) {
+    /// each off by 2^-24 of at most Σ|x·w|; 2048 numbers in product_many, where errors of either sign meet; in
+    /// product_tensor_* 2^-21 from the split and 256 sums. The bias is at most 2, what is added to 0.5.
+    pub fn check(&self, out: &[f32]) {
         let across = BEFORE + self.outs + BEHIND;
         for (r, row) in out.chunks(across).enumerate() {
             for (column, &found) in row.iter().enumerate() {

@@ -2,6 +2,7 @@
 //! tests the kernels, built for the CPU, do.
 
 use crate::backend::Result;
+use crate::cache::KvType;
 
 /// One argument of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +38,25 @@ pub struct Launch<'a> {
     pub args: &'a [Arg],
 }
 
+/// out (+)= x · weightsᵀ, summed in f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Gemm {
+    /// Number type of x and weights.
+    pub kind: KvType,
+    /// Address of x [rows, inputs].
+    pub x: u64,
+    /// Address of weights [outs, inputs].
+    pub weights: u64,
+    /// Address of the first number written, f32; rows lie `width` numbers apart.
+    pub out: u64,
+    pub rows: usize,
+    pub inputs: usize,
+    pub outs: usize,
+    pub width: usize,
+    /// Added to what is there.
+    pub add: bool,
+}
+
 /// A place in the order of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(pub u64);
@@ -68,6 +88,10 @@ pub trait Device: Send + Sync {
     fn run_graph(&self, graph: Graph) -> Result<()>;
     /// It is run no more.
     fn drop_graph(&self, graph: Graph);
+    /// A product by a library of the device's; false where there is none, and nothing was done.
+    fn product(&self, _gemm: Gemm) -> Result<bool> {
+        Ok(false)
+    }
     fn mark(&self) -> Result<Mark>;
     /// Nanoseconds from one mark to a later one; waits for that.
     fn between(&self, from: Mark, to: Mark) -> Result<u64>;

@@ -6,7 +6,8 @@ use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::api::{Api, Handle};
-use super::device::{Arg, Device, Graph, Launch, Mark};
+use super::blas::Blas;
+use super::device::{Arg, Device, Gemm, Graph, Launch, Mark};
 use super::error::CudaError;
 use super::image::{Maker, Origin};
 use super::libraries::{Library, find};
@@ -45,8 +46,18 @@ struct Loaded {
     notes: Vec<String>,
 }
 
+/// cuBLAS is opened at the first product: it takes its time, and memory on the card.
+#[derive(Default)]
+enum Products {
+    #[default]
+    Unasked,
+    Absent,
+    Open(Blas),
+}
+
 pub struct Driver {
     api: Api,
+    version: Version,
     index: c_int,
     name: String,
     /// 90 for 9.0.
@@ -55,6 +66,7 @@ pub struct Driver {
     stream: Handle,
     maker: Maker,
     loaded: Mutex<Loaded>,
+    products: Mutex<Products>,
     events: Mutex<Events>,
 }
 
@@ -117,6 +129,7 @@ impl Driver {
         };
         Ok(Self {
             api,
+            version,
             index: device,
             name,
             card,
@@ -124,6 +137,7 @@ impl Driver {
             stream,
             maker,
             loaded: Mutex::default(),
+            products: Mutex::default(),
             events: Mutex::default(),
         })
     }
@@ -277,6 +291,23 @@ impl Device for Driver {
         })?)
     }
 
+    fn product(&self, gemm: Gemm) -> Result<bool> {
+        // the context becomes current
+        self.call("taking a card", |_| 0)?;
+        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Products::Unasked = *products {
+            *products = match found(Library::Cublas, Some(self.version)) {
+                // SAFETY: the stream is the context's, and is ended after it.
+                Some(library) => Products::Open(unsafe { Blas::new(library?, self.stream) }?),
+                None => Products::Absent,
+            };
+        }
+        match &*products {
+            Products::Open(blas) => Ok(blas.product(&gemm).map(|()| true)?),
+            Products::Unasked | Products::Absent => Ok(false),
+        }
+    }
+
     fn finish(&self) -> Result<()> {
         Ok(self.wait("waiting for the card")?)
     }
@@ -355,8 +386,10 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
         let Events { used, free, .. } = std::mem::take(&mut *self.events());
+        let products = std::mem::take(&mut *self.products.lock().unwrap_or_else(PoisonError::into_inner));
         // SAFETY: all are ours and used no more. On a lost card nothing can be done about errors.
         let _ = self.call("leaving the card", |api| unsafe {
+            drop(products);
             for event in used.into_iter().chain(free) {
                 (api.end_event)(event);
             }

@@ -4,7 +4,8 @@
 //! libraries there are and looks for them ([`places`], on a [`system`]); [`shared`] opens them. A kernel family
 //! ([`source`]) becomes code for a card in [`image`]: compiled by [`nvrtc`] at first use and kept in a [`store`], or
 //! else taken from the PTX inside this program ([`embedded`]). What the backend asks of a card is a [`device`]: the
-//! [`driver`] through its [`api`], or, in the tests, the kernels built for the CPU.
+//! [`driver`] through its [`api`], with cuBLAS ([`blas`]) where it is found, or, in the tests, the kernels built for the
+//! CPU.
 //!
 //! [`backend`] holds a model's [`weights`], each lane's [`cache`] and the kept [`queries`]; [`record`] turns a pass into a
 //! [`program`] of launches; [`inspect`] reads what it left. What has no kernel attends with the CPU ([`on_host`]).
@@ -12,6 +13,7 @@
 pub mod api;
 mod attend;
 pub mod backend;
+pub mod blas;
 mod cache;
 pub mod device;
 pub mod driver;

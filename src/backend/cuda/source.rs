@@ -6,10 +6,11 @@ use super::nvrtc::{OPTIONS, Source};
 use crate::model::source::hex;
 
 /// What the families include by name.
-pub const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 5] = [
     ("attend.cuh", include_str!("../../../kernels/attend.cuh")),
     ("blocks.cuh", include_str!("../../../kernels/blocks.cuh")),
     ("dot.cuh", include_str!("../../../kernels/dot.cuh")),
+    ("mma.cuh", include_str!("../../../kernels/mma.cuh")),
     ("scope.cuh", include_str!("../../../kernels/scope.cuh")),
 ];
 
@@ -40,9 +41,12 @@ pub const FAMILIES: &[Family] = families! {
     "elementwise",
     "embed",
     "gated",
+    "mix",
     "norm",
+    "pack",
     "prefill_attention",
     "product",
+    "product_tensor",
     "rope",
     "sampling",
     "score",
