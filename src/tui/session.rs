@@ -206,6 +206,7 @@ mod tests {
             fed: fed.into(),
             pos,
             next: None,
+            pick: None,
             candidates: Vec::new(),
             entropy: 0.0,
             nll: None,

@@ -2,6 +2,8 @@
 //! twins.
 
 mod caches;
+#[path = "../common/chance.rs"]
+mod chance;
 mod compact;
 mod compile;
 mod decode_attention;

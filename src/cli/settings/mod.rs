@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::args::Device;
 use crate::cache::KvType;
+use crate::engine::LogitRows;
 
 pub use file::init;
 pub use keys::{KEYS, Key};
@@ -36,6 +37,7 @@ pub struct Settings {
     pub view: Option<String>,
     pub mouse: Option<bool>,
     pub regret_above: Option<f32>,
+    pub logits: Option<LogitRows>,
 }
 
 #[derive(Debug, Error, Diagnostic)]
