@@ -35,24 +35,34 @@ fn story(lane: &LaneFrame, seen: &Seen) -> Vec<String> {
     };
     let logits = match pick.dropped {
         0 => "all logits kept".into(),
-        bytes => format!("{} of logits saved", units::bytes(bytes)),
+        bytes => format!("{} of logits not kept", units::bytes(bytes)),
     };
     let vocab = seen.model().map_or(0, |model| model.vocab as u64);
     match u64::from(pick.survivors) {
-        left if left > 1 && left < vocab => vec![drawn, format!("{} left to draw from", units::count(left)), logits],
+        left if left > 1 && left < vocab => vec![drawn, logits, format!("{} left to draw from", units::count(left))],
         _ => vec![drawn, logits],
     }
 }
 
-/// Rows of the panel that the story takes, joined where that fits.
+/// Rows of the panel that the story takes, as much of it in each as fits.
 fn below(area: Rect, story: Vec<String>) -> Vec<String> {
-    let joined = story.join(" · ");
-    match area.height {
-        0..5 => Vec::new(),
-        _ if text::width(&joined) <= area.width as usize => vec![joined],
-        5..8 => story.into_iter().take(1).collect(),
-        _ => story,
+    let most = match area.height {
+        0..5 => 0,
+        5..8 => 1,
+        _ => 3,
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for words in story {
+        match lines.last_mut() {
+            Some(line) if text::width(line) + 3 + text::width(&words) <= area.width as usize => {
+                line.push_str(" · ");
+                line.push_str(&words);
+            }
+            _ => lines.push(words),
+        }
     }
+    lines.truncate(most);
+    lines
 }
 
 fn share(p: f32) -> String {
@@ -166,6 +176,6 @@ impl Panel for Candidates {
     }
 
     fn notes(&self) -> &'static [&'static str] {
-        &["▸ drawn  ▹ next best: by so many nats it falls short", "score: logit / temperature + noise (greedy: logit)"]
+        &["▸ drawn  ▹ runner-up  margin: nats that it fell short", "score: logit / temperature + noise (greedy: logit)"]
     }
 }
