@@ -6,6 +6,7 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod draw;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
 use crate::policy::watch::Watches;
+use draw::{Draw, Drawn};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
@@ -174,6 +176,11 @@ pub trait Backend: Inspect + Send + Sync {
     fn attend(&mut self, attention: &Attention, qkv: Buf, out: Buf);
     /// Logits of the listed rows: softcap(norm(x) · headᵀ). Read with [`Backend::logits`].
     fn head(&mut self, w: Option<Matrix>, x: Buf, rows: Range<usize>, softcap: Option<f32>);
+    /// Instead of [`Backend::head`]: draws from the listed rows, `draws` [rows.len()] saying how, with
+    /// [`draw::CANDIDATES`] candidates each. Read with [`Inspect::drawn`]; logits need not be left.
+    fn draw(&mut self, w: Matrix, x: Buf, rows: Range<usize>, softcap: Option<f32>, draws: &[Draw]);
+    /// Drawing spares the logits their way through memory.
+    fn fuses_draw(&self) -> bool;
     /// Carries out what was recorded since `begin` or the last `run`.
     fn run(&mut self) -> Result<()>;
     /// Starts a pass without tokens: `x` holds `values` [rows, width]. For products over numbers already known.
@@ -198,6 +205,8 @@ pub trait Inspect {
     // --- until the next `begin` ---
     /// [rows asked for in `head`, V]
     fn logits(&self) -> &[f32];
+    /// [rows asked for in `draw`]
+    fn drawn(&self) -> &[Drawn];
     /// A copy of an activation matrix [rows of the pass, width].
     fn read(&self, x: Buf) -> Vec<f32>;
     /// Residual stream at a point for the last rows of the pass (all, or the last one) [saved rows, hidden].

@@ -111,6 +111,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             resolver.model(&mut args.model);
             resolver.lanes(&mut args.lanes);
             resolver.judge(&mut args.judge);
+            resolver.logits(&mut args.logits);
             resolver.screen(&mut args.screen.view, &mut args.screen.mouse);
         }
         Command::Trace(args) => Resolver::new(&load()?, matches).model(&mut args.model),
@@ -122,7 +123,12 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
-        Command::Bench(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Bench(args) => {
+            let settings = load()?;
+            let resolver = Resolver::new(&settings, matches);
+            resolver.model(&mut args.model);
+            resolver.logits(&mut args.logits);
+        }
         Command::Replay(args) => Resolver::new(&load()?, matches).screen(&mut args.screen.view, &mut args.screen.mouse),
         _ => {}
     }

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 
 use crate::engine::frame::{Finding, Frame};
 use crate::engine::message::ModelInfo;
-use crate::tui::text::line;
+use crate::tui::text::{line, token};
 
 /// Characters shown of the prompt, from each end.
 const ENDS: usize = 120;
@@ -24,6 +24,10 @@ struct Lane {
     /// KL against lane 0 after each step that both took on the same tokens.
     kl: Vec<f32>,
     left_at: Option<u32>,
+    /// The draw of least margin: the step after which, winner, runner-up, nats.
+    closest: Option<(u32, u32, u32, f32)>,
+    /// Bytes of logits that steps did not keep, and how many steps.
+    dropped: (u64, u32),
 }
 
 /// What is known of the prompt beside its ids.
@@ -57,10 +61,18 @@ impl Summary {
                 let left = left.collect();
                 self.lanes.push(Lane { spec, held: of.kv.held, full: of.kv.full, left, ..Lane::default() });
             }
+            let lane = &mut self.lanes[i];
+            if let (Some(pick), Some(next)) = (of.pick, of.next) {
+                lane.dropped.0 = lane.dropped.0.saturating_add(pick.dropped);
+                lane.dropped.1 += u32::from(pick.dropped > 0);
+                let closer = lane.closest.is_none_or(|(.., margin)| pick.margin < margin);
+                if let Some(runner_up) = pick.runner_up.filter(|_| closer) {
+                    lane.closest = Some((frame.step, next, runner_up, pick.margin));
+                }
+            }
             if frame.step == 0 {
                 continue;
             }
-            let lane = &mut self.lanes[i];
             lane.ids.extend(of.fed.iter());
             match of.against {
                 Some(against) if against.same_prefix => lane.kl.push(against.kl),
@@ -93,6 +105,14 @@ impl Summary {
             let _ = writeln!(out, "\nlane {i}  {}", lane.spec);
             let said = spell(&lane.ids);
             let _ = writeln!(out, "  text  {}", line(&said));
+            if let Some((step, winner, runner_up, margin)) = lane.closest {
+                let [winner, runner_up] = [winner, runner_up].map(|id| token(&spell(&[id])));
+                let _ = writeln!(out, "  close {winner} before {runner_up} by {margin:.4} nats, after step {step}");
+            }
+            if lane.dropped.1 > 0 {
+                let (bytes, steps) = lane.dropped;
+                let _ = writeln!(out, "  logits of {steps} steps not kept: {}", HumanBytes(bytes));
+            }
             let share = 100.0 * lane.held as f64 / lane.full.max(1) as f64;
             let _ = writeln!(out, "  KV    {} after the prompt ({share:.1} % of full)", HumanBytes(lane.held));
             if i > 0 {

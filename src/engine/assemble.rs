@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
@@ -13,7 +11,7 @@ use super::outcome::{self, Outcome};
 use super::read::PromptRead;
 use crate::backend::{Backend, CacheId, PositionMeans};
 use crate::policy::reader::{HeadReads, Readers};
-use crate::probe::distribution::{Distribution, Logits, top_k};
+use crate::probe::distribution::{Distribution, top_k};
 use crate::probe::finding;
 
 /// Probe results of a prompt that was read in chunks.
@@ -268,6 +266,7 @@ fn bare(core: &Core, i: usize, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         pos,
         next: None,
         on_host: core.backend.attends_on_host(lane.cache),
+        pick: None,
         candidates: Vec::new(),
         entropy: f32::NAN,
         nll: None,
@@ -418,22 +417,21 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
 }
 
 pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: Vec<Option<f32>>) -> Result<Frame> {
-    let vocab = core.config().vocab;
     let n = core.prompt.len() + core.step as usize;
     let residual = core.backend.residual_stats();
     let attention = core.backend.attention_stats();
     let norms = core.backend.kv_norms();
     let ops = core.backend.op_times();
-    let before: Vec<f32> = core.lanes.iter().zip(&pass.fed).map(|(lane, &token)| lane.logits.nll(token)).collect();
-    let rows: Vec<&[f32]> = core.backend.logits().chunks_exact(vocab).collect();
-    core.lanes.par_iter_mut().zip(rows).for_each(|(lane, row)| lane.logits = Arc::new(Logits::from(row)));
+    let outlooks = core.outlooks(pass.draws.is_some());
+    core.lanes.iter_mut().zip(outlooks).for_each(|(lane, outlook)| lane.outlook = outlook.into());
     let rows = core.lanes.len();
     let mut lenses = if core.probes.lens { lens(core, rows)? } else { vec![Vec::new(); rows] };
+    core.complete()?;
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
         let mut frame = bare(core, i, pass.fed[i..=i].into(), n as u32 - 1);
-        frame.nll = Some(before[i]);
+        frame.nll = Some(pass.nll[i]);
         frame.covered = covered[i];
         frame.residual = Arc::new(residual_row(&residual, i));
         frame.attention = Arc::new(attention_row(&attention, i, usize::MAX / attention.heads.max(1)));

@@ -22,7 +22,7 @@ impl Core {
         super::lane::fits(&policy, self.config())?;
         let now = self.step;
         let at = lane as usize;
-        let later: Vec<(Vec<u32>, u32)> = self.lanes.iter().map(|lane| (lane.fed.clone(), lane.next)).collect();
+        let later: Vec<(Vec<u32>, Option<u32>)> = self.lanes.iter().map(|lane| (lane.fed.clone(), lane.next)).collect();
         self.rewind(0)?;
         let opened = match self.lanes.get(at) {
             None => Err(EngineError::ForkedLane { lane }),
@@ -37,7 +37,7 @@ impl Core {
         for step in 0..now {
             for (i, (fed, _)) in later.iter().enumerate().take(self.lanes.len()) {
                 if i != at || opened.is_err() {
-                    self.lanes[i].next = fed[step as usize];
+                    self.lanes[i].next = Some(fed[step as usize]);
                 }
             }
             let frame = self.step()?;
@@ -55,11 +55,10 @@ impl Core {
 
     /// At step 0: a new lane in the place of lane `at`.
     fn reopen(&mut self, at: usize, spec: LaneSpec) -> Result<()> {
-        let (cache, logits) = (self.lanes[0].cache, self.lanes[0].logits.clone());
+        let (cache, outlook) = (self.lanes[0].cache, self.lanes[0].outlook.clone());
         self.gather_for(&spec.policy)?;
-        let opened = self.open_lane(&spec, cache, logits, &mut |_, _| Pause::Continue)?;
-        let Some((mut lane, read)) = opened else { return Ok(()) };
-        lane.next = lane.sampler.draw(&lane.logits, at as u32, 0).0;
+        let opened = self.open_lane(&spec, cache, outlook, &mut |_, _| Pause::Continue)?;
+        let Some((lane, read)) = opened else { return Ok(()) };
         let old = std::mem::replace(&mut self.lanes[at], lane);
         self.backend.free(old.cache);
         self.specs[at] = spec;

@@ -15,16 +15,17 @@ use super::history::History;
 use super::judge::Judged;
 use super::lane::{Lane, LaneSpec};
 use super::message::Probes;
+use super::outlook::{LogitRows, Outlook};
 use super::travel::Keyframe;
 use super::verdict::{self, Verdicts};
 use super::view::{LaneCaches, Reader, Rows};
+use crate::backend::draw::Draw;
 use crate::backend::{Backend, BackendError, CacheId, Row};
 use crate::model::config::Config;
 use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
 use crate::policy::part::Moment;
 use crate::policy::{Decision, Policy};
-use crate::probe::distribution::Logits;
 
 /// A model on a backend, and all lanes of one prompt.
 pub struct Core {
@@ -53,6 +54,8 @@ pub struct Core {
     pub(super) facts: Facts,
     /// Cosines are gathered whatever the policies ask for.
     pub take_cosines: bool,
+    /// Whether steps leave rows of logits.
+    pub logit_rows: LogitRows,
     pub probes: Probes,
 }
 
@@ -63,6 +66,10 @@ pub(super) struct Pass {
     /// Time spent so far, without the waiting between commands.
     pub spent_ns: u64,
     pub fed: Vec<u32>,
+    /// −ln p of those [lanes], nats.
+    pub nll: Vec<f32>,
+    /// What it ends in; `None`: in rows of logits.
+    pub draws: Option<[Draw; 1]>,
 }
 
 /// Why reading the prompt stopped early.
@@ -86,6 +93,7 @@ impl Core {
             tokenizer,
             facts: Facts::default(),
             take_cosines: false,
+            logit_rows: LogitRows::default(),
             backend,
             decoder,
             specs,
@@ -214,7 +222,7 @@ impl Core {
         }
         let lane = self.lanes.iter().find(|lane| lane.cache == cache);
         // Lanes that are about to open share the first one's prompt.
-        let next = lane.or(self.lanes.first()).map_or(0, |lane| lane.logits.all.argmax);
+        let next = lane.or(self.lanes.first()).map_or(0, |lane| lane.outlook.all.argmax);
         let rows = lane.filter(|_| step > 0).map_or(Rows::OfQueries, |lane| Rows::Newest(&lane.history));
         let (facts, tokenizer) = (&self.facts, self.tokenizer.clone());
         let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, facts, self.max_rows);
@@ -295,15 +303,20 @@ impl Core {
             return Err(EngineError::ContextFull { context: self.config().context });
         }
         let started = Instant::now();
-        let rows: Vec<Row> = {
-            let row =
-                |lane: &Lane| Row { token: lane.next, position, turned: position - lane.shift, cache: lane.cache };
-            self.lanes.iter().map(row).collect()
+        let next = self.lanes.iter().map(|lane| lane.next);
+        let fed: Option<Vec<u32>> = next.clone().collect();
+        let Some(fed) = fed else {
+            let lane = next.take_while(Option::is_some).count() as u32;
+            return Err(EngineError::NoToken { lane });
         };
+        // before the pass: a row may have to be made for it
+        let nll = fed.iter().enumerate().map(|(i, &token)| self.nll(i, token)).collect::<Result<_>>()?;
+        let row =
+            |(lane, &token): (&Lane, &u32)| Row { token, position, turned: position - lane.shift, cache: lane.cache };
+        let rows: Vec<Row> = self.lanes.iter().zip(&fed).map(row).collect();
         self.backend.begin(&rows, self.probes, Some(self.lanes[0].cache))?;
         self.decoder.embed(&mut *self.backend);
-        let fed = rows.iter().map(|r| r.token).collect();
-        self.pass = Some(Pass { next_sublayer: 0, started, spent_ns: 0, fed });
+        self.pass = Some(Pass { next_sublayer: 0, started, spent_ns: 0, fed, nll, draws: self.draws() });
         Ok(())
     }
 
@@ -332,8 +345,10 @@ impl Core {
             self.backend.check()?;
             return Ok(frame);
         }
-        let lanes = self.lanes.len();
-        self.decoder.head(&mut *self.backend, 0..lanes);
+        match self.pass.as_ref().and_then(|pass| pass.draws) {
+            Some(draws) => self.decoder.draw(&mut *self.backend, &draws),
+            None => self.decoder.head(&mut *self.backend, 0..self.lanes.len()),
+        }
         self.backend.run()?;
         self.finish_step()
     }
@@ -391,21 +406,21 @@ impl Core {
 }
 
 impl Lane {
-    pub(super) fn new(spec: &LaneSpec, cache: CacheId, born: u32, logits: Arc<Logits>) -> Self {
+    pub(super) fn new(spec: &LaneSpec, cache: CacheId, born: u32, outlook: Arc<Outlook>) -> Self {
         Self {
             spec: Arc::from(spec.policy.spec().to_string()),
             policy: spec.policy.clone(),
             sampler: spec.sampler.clone(),
             cache,
             fed: Vec::new(),
-            next: 0,
+            next: None,
             kept: Arc::default(),
             shift: 0,
             history: History::default(),
             shared: None,
             verdicts: Vec::new(),
             born,
-            logits,
+            outlook,
         }
     }
 }

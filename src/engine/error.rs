@@ -47,6 +47,9 @@ pub enum EngineError {
         "--span NAME=FROM..TO in token positions, NAME=TEXT or NAME=TEXT..TEXT, as the prompt spells it"
     ))]
     NoSpan { name: String, why: String },
+    #[error("lane {lane} has no next token: all its logits are −∞ or no numbers")]
+    #[diagnostic(help("numbers of the model overflowed; go back, or feed the lane another token"))]
+    NoToken { lane: u32 },
     #[error(transparent)]
     Backend(#[from] BackendError),
 }

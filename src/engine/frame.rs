@@ -36,10 +36,12 @@ pub struct LaneFrame {
     pub fed: Arc<[u32]>,
     /// Original position of the first fed token.
     pub pos: u32,
-    /// The token sampled after this step (fed in the next one).
+    /// The token sampled after this step (fed in the next one); `None` also where all logits are −∞ or no numbers.
     pub next: Option<u32>,
     /// The model runs on a card, but the attention of this lane on the CPU, for want of a kernel.
     pub on_host: bool,
+    /// How it was drawn; `None` before the pass is complete.
+    pub pick: Option<Pick>,
     /// Most probable next tokens, best first.
     pub candidates: Vec<Candidate>,
     /// Entropy of the next-token distribution, nats.
@@ -84,6 +86,21 @@ impl LaneFrame {
 pub struct Recall {
     pub oracle: u32,
     pub share: f32,
+}
+
+/// A draw: the token with the largest logit / temperature + Gumbel noise (or logit, where greedy) wins.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pick {
+    /// What would have been drawn without the winner; `None` where nothing else was left to draw.
+    pub runner_up: Option<u32>,
+    /// Of winner and runner-up, nats; −∞ where there is none.
+    pub scores: [f32; 2],
+    /// Their difference, nats: by so much logit / temperature would have to move for the runner-up to be drawn. ∞ without one.
+    pub margin: f32,
+    /// Tokens that top-k, top-p and min-p leave.
+    pub survivors: u32,
+    /// Bytes of logits that the step did not keep: all of its row, or 0.
+    pub dropped: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

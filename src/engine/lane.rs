@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::history::History;
+use super::outlook::Outlook;
 use super::sampler::Sampler;
 use super::verdict::Verdicts;
 use crate::backend::CacheId;
@@ -12,7 +13,6 @@ use crate::model::config::Config;
 use crate::policy::Policy;
 use crate::policy::part::Sizes;
 use crate::policy::sharing::Shared;
-use crate::probe::distribution::Logits;
 
 /// What a lane is asked to be.
 #[derive(Debug, Clone)]
@@ -29,8 +29,8 @@ pub struct Lane {
     pub cache: CacheId,
     /// Tokens fed after the prompt, in order.
     pub fed: Vec<u32>,
-    /// Fed in the next step.
-    pub next: u32,
+    /// Fed in the next step; `None` where there is no token to draw.
+    pub next: Option<u32>,
     pub kept: Arc<Kept>,
     /// How far the positions that keys are turned by lie behind those in the text.
     pub shift: u32,
@@ -42,8 +42,8 @@ pub struct Lane {
     pub(super) verdicts: Verdicts,
     /// The step after which the lane came to be (0, or where it was forked).
     pub born: u32,
-    /// Of the last pass.
-    pub logits: Arc<Logits>,
+    /// After its newest token.
+    pub outlook: Arc<Outlook>,
 }
 
 fn sizes(config: &Config) -> Sizes {

@@ -11,13 +11,13 @@ use super::facts::{Facts, Needs};
 use super::frame::{Frame, LensLayer, Reads};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
+use super::outlook::Outlook;
 use super::reading::{Covered, MOST_GAMMA};
 use super::travel::Keyframe;
 use super::verdict::{self, Verdicts};
 use crate::backend::{CacheId, Row};
 use crate::policy::Policy;
 use crate::policy::sharing::Shared;
-use crate::probe::distribution::Logits;
 
 /// What reading the prompt left behind, beside the cache.
 pub struct PromptRead {
@@ -31,7 +31,7 @@ pub struct PromptRead {
 /// A lane that has read the prompt on its own.
 struct Own {
     cache: CacheId,
-    logits: Arc<Logits>,
+    outlook: Arc<Outlook>,
     history: History,
     shared: Option<Arc<Shared>>,
     verdicts: Verdicts,
@@ -58,7 +58,7 @@ impl Core {
         self.judged.spans = self.find_spans(ids);
         let started = Instant::now();
         let cache = self.backend.cache();
-        self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Logits::from(&[][..]))));
+        self.lanes.push(Lane::new(&self.specs[0], cache, 0, Arc::new(Outlook::whole(&[]))));
         let mut stats = PromptStats::default();
         let needs = self
             .specs
@@ -78,9 +78,9 @@ impl Core {
         }
         self.facts.watched = self.backend.take_watched();
         // The lens runs products of its own: the prompt's logits are gone after it.
-        let logits = Arc::new(Logits::from(self.backend.logits()));
+        let outlook = Arc::new(Outlook::whole(self.backend.logits()));
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
-        let Some(own) = self.open_lanes(cache, logits, &mut between)? else { return Ok(None) };
+        let Some(own) = self.open_lanes(cache, outlook, &mut between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
         self.keyframes.push_back(Keyframe::of(self));
         self.backend.check()?;
@@ -140,19 +140,17 @@ impl Core {
     fn open_lanes(
         &mut self,
         cache: CacheId,
-        logits: Arc<Logits>,
+        outlook: Arc<Outlook>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Vec<Option<PromptRead>>>> {
-        self.lanes[0].logits = logits.clone();
+        self.lanes[0].outlook = outlook.clone();
         let mut reads = vec![None];
         for spec in self.specs.clone().iter().skip(1) {
-            let Some((lane, read)) = self.open_lane(spec, cache, logits.clone(), between)? else { return Ok(None) };
+            let Some((lane, read)) = self.open_lane(spec, cache, outlook.clone(), between)? else { return Ok(None) };
             self.lanes.push(lane);
             reads.push(read);
         }
         for i in 0..self.lanes.len() {
-            let lane = &mut self.lanes[i];
-            lane.next = lane.sampler.draw(&lane.logits, i as u32, 0).0;
             self.lanes[i].kept = Arc::new(assemble::kept(self, i));
         }
         Ok(Some(reads))
@@ -163,22 +161,22 @@ impl Core {
         &mut self,
         spec: &LaneSpec,
         cache: CacheId,
-        logits: Arc<Logits>,
+        outlook: Arc<Outlook>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<(Lane, Option<PromptRead>)>> {
         let whole = spec.policy.sharing().map(|_| self.max_rows);
         let Some(block) = spec.policy.block().or_else(|| self.sparse_block(&spec.policy)).or(whole) else {
-            return Ok(Some((self.open_on(spec, cache, logits)?, None)));
+            return Ok(Some((self.open_on(spec, cache, outlook)?, None)));
         };
         let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
-        let Own { cache, logits, history, shared, verdicts, read } = own;
+        let Own { cache, outlook, history, shared, verdicts, read } = own;
         let shift = self.shift(&spec.policy, cache);
-        let lane = Lane { shift, shared, verdicts, history, ..Lane::new(spec, cache, 0, logits) };
+        let lane = Lane { shift, shared, verdicts, history, ..Lane::new(spec, cache, 0, outlook) };
         Ok(Some((lane, Some(read))))
     }
 
     /// A lane that starts from lane 0's cache with what its policy leaves of it: the rest is never copied.
-    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, logits: Arc<Logits>) -> Result<Lane> {
+    fn open_on(&mut self, spec: &LaneSpec, cache: CacheId, outlook: Arc<Outlook>) -> Result<Lane> {
         let mut decisions = vec![None; self.config().layers.len()];
         self.facts.marks =
             Some((cache, self.prompt_history(&spec.policy, cache)?)).filter(|_| spec.policy.history() > 0);
@@ -198,7 +196,7 @@ impl Core {
         self.store(&spec.policy, own, 0)?;
         self.start_reading(&spec.policy, own)?;
         let shift = self.shift(&spec.policy, own);
-        Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, logits) })
+        Ok(Lane { shift, history, verdicts, ..Lane::new(spec, own, 0, outlook) })
     }
 
     /// Reads the prompt once more into nowhere where `policy` asks for what was not gathered the first time.
@@ -265,7 +263,7 @@ impl Core {
         let mut verdicts = Verdicts::new();
         self.backend.set_sparse(cache, policy.sparse().map(|sparse| (sparse, prompt.len())))?;
         let mut covered = Covered::default();
-        let (mut logits, mut lens) = (Arc::new(Logits::from(&[][..])), Vec::new());
+        let (mut outlook, mut lens) = (Arc::new(Outlook::whole(&[])), Vec::new());
         for block in prompt.chunks(block.min(self.max_rows.max(MOST_GAMMA))) {
             if let Pause::Stop = self.read_rows(block, read, cache, between)? {
                 return Ok(None);
@@ -274,7 +272,7 @@ impl Core {
             covered.add(&self.backend.covered(), block.len());
             read += block.len();
             if read == prompt.len() {
-                logits = Arc::new(Logits::from(self.backend.logits()));
+                outlook = Arc::new(Outlook::whole(self.backend.logits()));
                 lens = assemble::prompt_lens(self)?;
             }
             for stage in (0..policy.stages()).filter(|&stage| policy.schedule(stage).block().is_some()) {
@@ -293,7 +291,7 @@ impl Core {
         self.store(policy, cache, 0)?;
         self.start_reading(policy, cache)?;
         let reads = policy.sparse().map(|sparse| Arc::new(self.sparse_reads(sparse, cache, &covered)));
-        Ok(Some(Own { cache, logits, history, shared, verdicts, read: PromptRead { stats, lens, reads } }))
+        Ok(Some(Own { cache, outlook, history, shared, verdicts, read: PromptRead { stats, lens, reads } }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

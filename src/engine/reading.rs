@@ -82,7 +82,7 @@ impl Core {
         }
         let (facts, tokenizer) = (&self.facts, self.tokenizer.clone());
         let reader = Reader::new(&mut *self.backend, &self.decoder, tokenizer, facts, self.max_rows);
-        let next = self.lanes.first().map_or(0, |lane| lane.logits.all.argmax);
+        let next = self.lanes.first().map_or(0, |lane| lane.outlook.all.argmax);
         let readers = policy.readers(setting, &LaneCaches::new(&reader, cache, &prompt, next, Rows::OfQueries));
         reader.finish()?;
         self.backend.set_readers(cache, readers)?;

@@ -8,10 +8,10 @@ use super::error::{EngineError, Result};
 use super::frame::Kept;
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
+use super::outlook::Outlook;
 use super::verdict::Verdicts;
 use crate::cache::Saved;
 use crate::policy::reader::Readers;
-use crate::probe::distribution::Logits;
 
 /// Steps between two keyframes.
 pub const INTERVAL: u32 = 32;
@@ -27,13 +27,13 @@ pub struct Keyframe {
 struct LaneState {
     saved: Vec<Saved>,
     fed: usize,
-    next: u32,
+    next: Option<u32>,
     kept: Arc<Kept>,
     shift: u32,
     history: History,
     verdicts: Verdicts,
     readers: Option<Readers>,
-    logits: Arc<Logits>,
+    outlook: Arc<Outlook>,
 }
 
 impl Keyframe {
@@ -47,15 +47,13 @@ impl Keyframe {
             history: lane.history.clone(),
             verdicts: lane.verdicts.clone(),
             readers: core.backend.readers(lane.cache).cloned(),
-            logits: lane.logits.clone(),
+            outlook: lane.outlook.clone(),
         };
         Self { step: core.step, lanes: core.lanes.iter().map(state).collect() }
     }
 
     pub fn bytes(&self) -> u64 {
-        let rest = |l: &LaneState| {
-            4 * l.logits.values.len() as u64 + l.history.bytes() + l.readers.as_ref().map_or(0, Readers::bytes)
-        };
+        let rest = |l: &LaneState| l.outlook.bytes() + l.history.bytes() + l.readers.as_ref().map_or(0, Readers::bytes);
         self.lanes.iter().map(|l| l.saved.iter().map(Saved::bytes).sum::<u64>() + rest(l)).sum()
     }
 }
@@ -115,7 +113,7 @@ impl Core {
             lane.shift = state.shift;
             lane.history = state.history.clone();
             lane.verdicts = state.verdicts.clone();
-            lane.logits = state.logits.clone();
+            lane.outlook = state.outlook.clone();
         }
         self.backend.truncate_queries(self.prompt.len() as u32 + self.step);
         let step = self.step;
@@ -128,7 +126,7 @@ impl Core {
         for i in 0..(step - self.step) as usize {
             for (lane, fed) in self.lanes.iter_mut().zip(&later) {
                 if let Some(&token) = fed.get(i) {
-                    lane.next = token;
+                    lane.next = Some(token);
                 }
             }
             self.step()?;
@@ -136,7 +134,7 @@ impl Core {
         let at = (step - self.keyframes.back().map_or(0, |k| k.step)) as usize;
         for (lane, fed) in self.lanes.iter_mut().zip(&later) {
             if let Some(&token) = fed.get(at) {
-                lane.next = token;
+                lane.next = Some(token);
             }
         }
         Ok(())
@@ -149,7 +147,7 @@ impl Core {
             return Err(EngineError::TokenOutOfRange { id: token, place: 0, vocab });
         }
         let lane = self.lanes.get_mut(lane as usize).ok_or(EngineError::NoLane { lane, lanes })?;
-        lane.next = token;
+        lane.next = Some(token);
         Ok(())
     }
 
@@ -162,14 +160,14 @@ impl Core {
         self.rewind(step)?;
         let Some(from) = self.lanes.get(lane as usize) else { return Err(EngineError::NoLane { lane, lanes }) };
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
-        let (fed, next, kept, logits) = (from.fed.clone(), from.next, from.kept.clone(), from.logits.clone());
+        let (fed, next, kept, outlook) = (from.fed.clone(), from.next, from.kept.clone(), from.outlook.clone());
         let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
         let shared = from.shared.clone();
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None)?;
         let readers = self.backend.readers(cache).cloned();
         self.backend.set_readers(own, readers)?;
-        let lane = Lane::new(&spec, own, self.step, logits);
+        let lane = Lane::new(&spec, own, self.step, outlook);
         self.lanes.push(Lane { fed, next, kept, shift, history, shared, verdicts, ..lane });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::backend::draw::Draw;
 use crate::backend::{Attention, Backend, Buf, GateUp, LowRank, Matrix, Result, Vector};
 use crate::model::config::Config;
 use crate::model::soft::{LayerChange, Place};
@@ -190,6 +191,12 @@ impl Decoder {
         if !rows.is_empty() {
             b.head(Some(self.head), self.n, rows, self.config.final_softcap);
         }
+    }
+
+    /// Final norm of all rows, and a draw from each of the first `draws.len()`.
+    pub fn draw(&self, b: &mut dyn Backend, draws: &[Draw]) {
+        b.rms_norm(self.h, self.final_norm, self.config.norm_eps, self.n);
+        b.draw(self.head, self.n, 0..draws.len(), self.config.final_softcap, draws);
     }
 
     /// The final norm's output of the last pass [R, d].

@@ -5,12 +5,17 @@
 
 use crate::simd::{LANES, exp, first_equal, fold_sum, max, vectorized};
 
-/// The next-token distribution of one row of logits [V].
+/// So far below the largest a logit adds nothing to sums in f32.
+const FAR: f32 = -87.0;
+
+/// The next-token distribution of one row of logits [V]. −∞ and what is no number has no part in it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distribution {
+    /// The largest logit; −∞ without any.
+    pub max: f32,
     /// ln Σ eˡ, nats.
     pub lse: f32,
-    /// Nats.
+    /// Nats; NaN without any logit.
     pub entropy: f32,
     /// The token with the largest logit (the smallest id of equals).
     pub argmax: u32,
@@ -18,27 +23,37 @@ pub struct Distribution {
 
 impl Distribution {
     pub fn of(logits: &[f32]) -> Self {
+        Self::at(logits, 1.0)
+    }
+
+    /// Of logits / temperature.
+    pub fn at(logits: &[f32], temperature: f32) -> Self {
         vectorized(
             #[inline(always)]
             || {
-                let m = max(logits);
+                let most = max(logits);
+                let m = most / temperature;
                 let (mut sums, mut moments) = ([0.0f32; LANES], [0.0f32; LANES]);
                 let (chunks, rest) = logits.as_chunks::<LANES>();
+                let mut add = |i: usize, l: f32| {
+                    let less = l / temperature - m;
+                    // a masked one is not below, as no comparison with NaN holds
+                    let less = if less >= FAR { less } else { FAR };
+                    let e = if less > FAR { exp(less) } else { 0.0 };
+                    sums[i] += e;
+                    moments[i] = e.mul_add(less, moments[i]);
+                };
                 for chunk in chunks {
                     for i in 0..LANES {
-                        let e = exp(chunk[i] - m);
-                        sums[i] += e;
-                        moments[i] = e.mul_add(chunk[i] - m, moments[i]);
+                        add(i, chunk[i]);
                     }
                 }
                 for (i, &l) in rest.iter().enumerate() {
-                    let e = exp(l - m);
-                    sums[i] += e;
-                    moments[i] = e.mul_add(l - m, moments[i]);
+                    add(i, l);
                 }
                 let sum = fold_sum(sums);
-                let argmax = first_equal(logits, m) as u32;
-                Self { lse: m + sum.ln(), entropy: sum.ln() - fold_sum(moments) / sum, argmax }
+                let argmax = first_equal(logits, most) as u32;
+                Self { max: m, lse: m + sum.ln(), entropy: sum.ln() - fold_sum(moments) / sum, argmax }
             },
         )
     }
@@ -46,27 +61,6 @@ impl Distribution {
     /// −ln p(token), nats.
     pub fn nll(&self, logits: &[f32], token: u32) -> f32 {
         self.lse - logits[token as usize]
-    }
-}
-
-/// A row of logits with what was read off it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Logits {
-    /// [V]
-    pub values: Vec<f32>,
-    pub all: Distribution,
-}
-
-impl From<&[f32]> for Logits {
-    fn from(values: &[f32]) -> Self {
-        Self { all: Distribution::of(values), values: values.to_vec() }
-    }
-}
-
-impl Logits {
-    /// −ln p(token), nats.
-    pub fn nll(&self, token: u32) -> f32 {
-        self.all.nll(&self.values, token)
     }
 }
 
@@ -104,7 +98,7 @@ pub fn kl(p: &[f32], q: &[f32]) -> f32 {
     )
 }
 
-/// The `k` largest logits, best first; the smaller id of equals first.
+/// The `k` largest logits, best first; the smaller id of equals first. What is no number is not among them.
 pub fn top_k(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let k = k.min(logits.len());
     if k == 0 {
@@ -122,7 +116,7 @@ pub fn top_k(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
             continue;
         }
         for (i, &l) in chunk.iter().enumerate() {
-            if best.len() < k || l > floor {
+            if l > floor || (best.len() < k && !l.is_nan()) {
                 let at = best.partition_point(|&(_, other)| other >= l);
                 best.insert(at, ((base * 64 + i) as u32, l));
                 best.truncate(k);

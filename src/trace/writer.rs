@@ -81,7 +81,8 @@ impl Writer {
         let ids = frame.lanes.iter().flat_map(|lane| {
             let candidates = lane.candidates.iter().map(|c| c.id);
             let lens = lane.lens.iter().flat_map(|l| l.top.iter().map(|(id, _)| *id));
-            lane.fed.iter().copied().chain(lane.next).chain(candidates).chain(lens)
+            let runner_up = lane.pick.and_then(|pick| pick.runner_up);
+            lane.fed.iter().copied().chain(lane.next).chain(runner_up).chain(candidates).chain(lens)
         });
         self.spell(ids, speller, &mut out)?;
         record(Kind::Frame, frame.step, &Packed::new(frame), &mut out)?;

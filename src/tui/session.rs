@@ -207,6 +207,7 @@ mod tests {
             pos,
             next: None,
             on_host: false,
+            pick: None,
             candidates: Vec::new(),
             entropy: 0.0,
             nll: None,

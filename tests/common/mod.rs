@@ -1,6 +1,7 @@
 //! Golden data and models for the tests: real ones by catalog name, small ones that the tests write themselves.
 #![allow(dead_code, reason = "every test program uses another part")]
 
+pub mod chance;
 pub mod gguf;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 
 mod blas;
 mod caches;
+#[path = "../common/chance.rs"]
+mod chance;
 mod compact;
 mod compile;
 mod decode_attention;

@@ -4,41 +4,33 @@ use std::sync::Arc;
 
 use attnscope::backend::cuda::device::{Arg, Device, Launch};
 use attnscope::backend::cuda::memory::Memory;
+use attnscope::backend::draw::{Draw, Drawn, KernelRow, doubt, gumbel, philox};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+use super::chance::{chi_square, softmax};
 use super::emulator;
 use super::product::{activations, dot, weights, width};
 
 // --- the reference ---
 
-fn philox(mut c: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    let wide = |a: u32, b: u32| (((a as u64 * b as u64) >> 32) as u32, a.wrapping_mul(b));
-    for _ in 0..10 {
-        let ((high_a, low_a), (high_b, low_b)) = (wide(0xD251_1F53, c[0]), wide(0xCD9E_8D57, c[2]));
-        c = [high_b ^ c[1] ^ key[0], low_b, high_a ^ c[3] ^ key[1], low_a];
-        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
-    }
-    c
-}
-
 /// Seed (low, high), step, row, stream.
-pub type Draw = [u32; 5];
+pub type Words = [u32; 5];
 
-fn word(draw: Draw, id: usize) -> u32 {
-    philox([id as u32 / 4, draw[2], draw[3], draw[4]], [draw[0], draw[1]])[id % 4]
+pub fn draw(temperature: f32, [low, high, step, row, stream]: Words) -> Draw {
+    Draw { temperature, seed: u64::from(high) << 32 | u64::from(low), step, row, stream, ..Draw::GREEDY }
 }
 
-fn gumbel(word: u32) -> f64 {
-    let t = ((word as f32 + 0.5) * 2f32.powi(-32)).min(1.0 - 2f32.powi(-24));
-    -(-(-t as f64).ln_1p()).ln()
+fn word(words: Words, id: usize) -> u32 {
+    let counter = [id as u32 / 4, words[2], words[3], words[4]];
+    philox(counter.map(|c| [c]), [words[0], words[1]])[id % 4][0]
 }
 
 pub struct Row {
     /// Logits after softcap and bias.
     pub z: Vec<f64>,
     pub temperature: f32,
-    pub draw: Draw,
+    pub draw: Words,
     /// What f32 may be off by in a logit.
     pub off: f64,
 }
@@ -49,7 +41,7 @@ impl Row {
     }
 
     pub fn score(&self, id: usize) -> f64 {
-        self.x(id) + if self.temperature > 0.0 { gumbel(word(self.draw, id)) } else { 0.0 }
+        self.x(id) + if self.temperature > 0.0 { f64::from(gumbel(word(self.draw, id))) } else { 0.0 }
     }
 
     /// Ids that are not masked, best first.
@@ -95,11 +87,11 @@ pub struct Found {
 }
 
 impl Found {
-    fn ids(&self, row: usize) -> &[i32] {
+    pub fn ids(&self, row: usize) -> &[i32] {
         &self.ids[row * (2 + self.k)..][..2 + self.k]
     }
 
-    fn numbers(&self, row: usize) -> &[f32] {
+    pub fn numbers(&self, row: usize) -> &[f32] {
         &self.numbers[row * (6 + self.k)..][..6 + self.k]
     }
 }
@@ -112,7 +104,7 @@ pub fn sample(
     device: &Arc<dyn Device>,
     head: &Head,
     temperatures: &[f32],
-    draws: &[Draw],
+    draws: &[Words],
     tile: usize,
     k: usize,
 ) -> Found {
@@ -208,15 +200,6 @@ fn check(found: &Found, rows: &[Row]) {
 
 // --- noise ---
 
-#[test]
-fn known_answers_of_philox() {
-    let all = u32::MAX;
-    assert_eq!(philox([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
-    assert_eq!(philox([all; 4], [all; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
-    let pi = ([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]);
-    assert_eq!(philox(pi.0, pi.1), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
-}
-
 /// All but one token masked: its score is its noise.
 #[test]
 fn the_kernel_draws_the_words_of_philox() {
@@ -232,9 +215,9 @@ fn the_kernel_draws_the_words_of_philox() {
         let found = sample(&device, &head, &[1.0; 4], &draws, 7, 0);
         for (r, &draw) in draws.iter().enumerate() {
             assert_eq!(found.ids(r), [id as i32, -1]);
-            // two logarithms in f32, of numbers up to 23
             let (score, expected) = (found.numbers(r)[0], gumbel(word(draw, id)));
-            assert!((score as f64 - expected).abs() < 4e-6, "{draw:?}, {id}: {score}, not {expected}");
+            // two scores of the four that a doubt is made of
+            assert!((score - expected).abs() < doubt(score) / 2.0, "{draw:?}, {id}: {score}, not {expected}");
         }
     }
 }
@@ -270,7 +253,7 @@ fn tiles_of_any_size_find_the_same() {
         let cap = softcap as f64;
         (cap * (y / cap).tanh() + bias[r * vocab + o] as f64, size)
     });
-    let draws: Vec<Draw> = rows.iter().map(|row| row.draw).collect();
+    let draws: Vec<Words> = rows.iter().map(|row| row.draw).collect();
     let head = Head {
         x: &x,
         rows: rows.len(),
@@ -311,9 +294,48 @@ proptest! {
         let expected = rows_of(&mut rng, &temperatures, vocab, |r, o| {
             dot(&x[r * across..][..across], &weights.values[o * across..][..across])
         });
-        let draws: Vec<Draw> = expected.iter().map(|row| row.draw).collect();
+        let draws: Vec<Words> = expected.iter().map(|row| row.draw).collect();
         let head = Head { x: &x, rows, width: across, format, bytes: &weights.bytes, vocab, softcap: 0.0, bias: None };
         check(&sample(&emulator::device(&["sampling"]), &head, &temperatures, &draws, tile, k), &expected);
+    }
+}
+
+/// The twin draws what the kernels do: the same winner but within the margin that is doubtful.
+pub fn same(twin: &Drawn, kernels: &Drawn) {
+    let close = |what: &str, a: f32, b: f32| assert!(a == b || (a - b).abs() <= doubt(a), "{what}: {a}, {b}");
+    if twin.winner != kernels.winner {
+        assert!(twin.margin < doubt(twin.scores[0]), "{twin:?}\n{kernels:?}");
+        return;
+    }
+    if twin.runner_up == kernels.runner_up {
+        close("margin", twin.margin, kernels.margin);
+    }
+    close("winner", twin.scores[0], kernels.scores[0]);
+    close("runner-up", twin.scores[1], kernels.scores[1]);
+    close("most", twin.max, kernels.max);
+    close("lse", twin.lse, kernels.lse);
+    assert!((twin.entropy - kernels.entropy).abs() < 1e-4 || twin.entropy.is_nan() && kernels.entropy.is_nan());
+    assert_eq!(twin.survivors, kernels.survivors);
+    let listed = |drawn: &Drawn| drawn.candidates.iter().map(|c| (c.id, c.z)).collect::<Vec<_>>();
+    assert_eq!(listed(twin), listed(kernels));
+    twin.candidates.iter().zip(&kernels.candidates).for_each(|(a, b)| assert!((a.p - b.p).abs() < 1e-5));
+}
+
+#[test]
+fn the_twin_draws_the_same() {
+    let device = emulator::device(&["sampling"]);
+    let mut rng = StdRng::seed_from_u64(17);
+    for vocab in [1, 3, 64, 65, 700] {
+        let logits: Vec<f32> = activations(&mut rng, vocab).into_iter().map(|z| z * 4.0).collect();
+        let temperatures = [0.0, 1.0, 0.7, 1.6];
+        let draws: Vec<Words> = (0..4).map(|_| rng.random()).collect();
+        let found = sample(&device, &of_logits(&logits, &[1.0; 4]), &temperatures, &draws, 48, 32);
+        for (r, (&temperature, &words)) in temperatures.iter().zip(&draws).enumerate() {
+            let draw = draw(temperature, words);
+            assert_eq!(draw.words(), words);
+            let row = KernelRow { ids: found.ids(r), numbers: found.numbers(r), chosen: &[], scores: &[] };
+            same(&Drawn::of(&logits, &draw, 32), &Drawn::from_kernel(row, &draw, vocab));
+        }
     }
 }
 
@@ -341,7 +363,7 @@ fn masked_tokens_never_win_and_all_masked_is_no_token() {
     let open = |id: usize| id % 25 == 3;
     let logits: Vec<f32> = (0..500).map(|id| if open(id) { 0.0 } else { f32::NEG_INFINITY }).collect();
     for step in 0..40 {
-        let draws: Vec<Draw> = (0..16).map(|row| [5, 0, step, row, 0]).collect();
+        let draws: Vec<Words> = (0..16).map(|row| [5, 0, step, row, 0]).collect();
         let found = sample(&device, &of_logits(&logits, &[1.0; 16]), &[1.0; 16], &draws, 100, 0);
         assert!((0..16).all(|r| found.ids(r).iter().all(|&id| open(id as usize))));
     }
@@ -382,32 +404,6 @@ fn cold_is_greedy() {
     }
 }
 
-/// How many of its deviations χ² of these counts is above or below what it should be, cells merged, the most probable
-/// first, until 5 are expected in each; and how many cells. By its cube root (Wilson and Hilferty), normal to within a
-/// percent: 3.72 deviations are p = 1e-4.
-pub fn chi_square(counts: &[f64], p: &[f64]) -> (f64, f64) {
-    let total: f64 = counts.iter().sum();
-    let mut order: Vec<usize> = (0..p.len()).collect();
-    order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
-    let (mut statistic, mut cells, mut cell) = (0.0, 0.0, [0.0; 2]);
-    for id in order {
-        cell = [cell[0] + counts[id], cell[1] + total * p[id]];
-        if cell[1] >= 5.0 {
-            statistic += (cell[0] - cell[1]).powi(2) / cell[1];
-            cells += 1.0;
-            cell = [0.0; 2];
-        }
-    }
-    let (freedom, spread) = (cells - 1.0, 2.0 / (9.0 * (cells - 1.0)));
-    (((statistic / freedom).cbrt() - (1.0 - spread)) / spread.sqrt(), cells)
-}
-
-pub fn softmax(x: impl Iterator<Item = f64>) -> Vec<f64> {
-    let parts: Vec<f64> = x.map(f64::exp).collect();
-    let sum: f64 = parts.iter().sum();
-    parts.into_iter().map(|part| part / sum).collect()
-}
-
 /// 6000 draws, not the 10^5 that would be right: threads are emulated. survivors.rs draws those, from fewer tokens.
 #[test]
 fn frequencies_are_those_of_softmax() {
@@ -416,7 +412,7 @@ fn frequencies_are_those_of_softmax() {
     let logits: Vec<f32> = (0..512).map(|_| rng.random_range(-3.0..2.0f32)).collect();
     let mut counts = vec![0.0; 512];
     for step in 0..375 {
-        let draws: Vec<Draw> = (0..16).map(|row| [0xfeed, 7, step, row, 2]).collect();
+        let draws: Vec<Words> = (0..16).map(|row| [0xfeed, 7, step, row, 2]).collect();
         let found = sample(&device, &of_logits(&logits, &[1.0; 16]), &[1.25; 16], &draws, 128, 0);
         (0..16).for_each(|r| counts[found.ids(r)[0] as usize] += 1.0);
     }

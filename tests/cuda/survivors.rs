@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use attnscope::backend::cuda::device::{Device, Launch};
 use attnscope::backend::cuda::memory::Memory;
+use attnscope::backend::draw::{Draw, Drawn, KernelRow};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+use super::chance::{chi_square, softmax};
 use super::emulator;
 use super::product::activations;
-use super::sampling::{Draw, Found, Row, chi_square, int, of_logits, off, sample, softmax};
+use super::sampling::{Found, Row, Words, draw, int, of_logits, off, same, sample};
 
 struct Filter {
     top_k: u32,
@@ -22,7 +24,7 @@ fn survivors(
     device: &Arc<dyn Device>,
     found: &Found,
     temperatures: &[f32],
-    draws: &[Draw],
+    draws: &[Words],
     filter: &Filter,
 ) -> (Vec<i32>, Vec<f32>) {
     let rows = temperatures.len();
@@ -50,7 +52,7 @@ fn survivors(
     (chosen.read(0, rows * 4).unwrap(), scores.read(0, rows * (3 + found.k)).unwrap())
 }
 
-/// As `truncated` in src/engine/sampler.rs, over all tokens.
+/// Top-k, then top-p, then min-p over all tokens, in f64.
 fn truncated(row: &Row, filter: &Filter) -> Vec<usize> {
     let mut ids = row.order(|id| row.z[id]);
     if filter.top_k > 0 {
@@ -86,6 +88,13 @@ proptest! {
         let device = emulator::device(&["sampling"]);
         let found = sample(&device, &of_logits(&logits, &[1.0]), &[row.temperature], &[row.draw], 48, k);
         let (chosen, scores) = survivors(&device, &found, &[row.temperature], &[row.draw], &filter);
+        let asked = Draw { top_k, top_p: filter.top_p, min_p: filter.min_p, ..draw(row.temperature, row.draw) };
+        let twin = Drawn::of(&logits, &asked, k);
+        let left = KernelRow { ids: found.ids(0), numbers: found.numbers(0), chosen: &chosen, scores: &scores };
+        let kernels = Drawn::from_kernel(left, &asked, vocab);
+        // where the list holds all there is, the kernel cannot know it
+        prop_assert!(twin.exact == kernels.exact || k >= vocab);
+        same(&twin, &kernels);
         if row.temperature == 0.0 {
             prop_assert_eq!(&chosen, &[found.ids[2], -1, 1, 0]);
             return Ok(());
@@ -137,7 +146,7 @@ fn frequencies_of_survivors() {
     let mut counts = vec![0.0; kept];
     for step in 0..20 {
         let found = Found { k, ids: ids.repeat(rows), numbers: numbers.repeat(rows) };
-        let draws: Vec<Draw> = (0..rows as u32).map(|row| [0xfeed, 7, step, row, 2]).collect();
+        let draws: Vec<Words> = (0..rows as u32).map(|row| [0xfeed, 7, step, row, 2]).collect();
         let filter = Filter { top_k: kept as u32, top_p: 1.0, min_p: 0.0 };
         let (chosen, _) = survivors(&device, &found, &vec![0.9; rows], &draws, &filter);
         chosen.chunks(4).for_each(|row| counts[(row[0] as usize - 3) / 7] += 1.0);

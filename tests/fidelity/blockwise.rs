@@ -39,11 +39,11 @@ fn reading_in_blocks_is_feeding_token_by_token_and_cutting_now_and_then() {
         read(&mut short, &ids[..whole]);
         steps.rewind((whole - BLOCK) as u32).unwrap();
         assert_eq!(kept(&short, 1), kept(&steps, 1), "{scorer}");
-        let far = kl(&short.lanes()[1].logits.values, &steps.lanes()[1].logits.values);
+        let far = kl(short.lanes()[1].outlook.logits().unwrap(), steps.lanes()[1].outlook.logits().unwrap());
         assert!(far < 1e-6, "{scorer}: {far}");
         assert!(kept(&blocks, 1).iter().all(|kept| kept.len() == BUDGET), "{scorer}");
         // what left early changed what came later
-        let own = kl(&blocks.lanes()[0].logits.values, &blocks.lanes()[1].logits.values);
+        let own = kl(blocks.lanes()[0].outlook.logits().unwrap(), blocks.lanes()[1].outlook.logits().unwrap());
         assert!(own > 1e-4, "{scorer}: {own}");
     }
 }
@@ -56,7 +56,7 @@ fn with_room_for_everything_it_is_full_and_back_in_time_is_exact() {
         core(&model, Precision::Native, &["full", "blockwise:size=256+snapkv@100%", "blockwise:size=50+snapkv@40%"]);
     read(&mut core, &ids);
     let run = |core: &mut Core| (0..4).map(|_| format!("{:?}", core.step().unwrap().lanes)).collect::<Vec<_>>();
-    assert_eq!(core.lanes()[0].logits.values, core.lanes()[1].logits.values);
+    assert_eq!(core.lanes()[0].outlook.logits().unwrap(), core.lanes()[1].outlook.logits().unwrap());
     let frames = run(&mut core);
     core.rewind(0).unwrap();
     assert_eq!(run(&mut core), frames);

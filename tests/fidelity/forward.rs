@@ -199,9 +199,9 @@ fn f32_equals(name: &str, folder: &str, noise: &Noise) {
         let at = format!("{folder} {prompt}");
         core.backend().save_all_points(false);
         let mut check = Check { at: at.clone(), golden: &tensors, tokens: tensors.ints("tokens"), worst: Vec::new() };
-        let logits = core.lanes()[0].logits.clone();
+        let logits = core.lanes()[0].outlook.logits().unwrap().to_vec();
         let (top, values) = (ids(&text["logits_last"]["top50_ids"]), floats(&text["logits_last"]["top50_values"]));
-        let far = worst(top.iter().map(|id| logits.values[*id as usize]), &values, 1.0);
+        let far = worst(top.iter().map(|id| logits[*id as usize]), &values, 1.0);
         check.worst.push(("logits".into(), far / noise.logits));
         assert!(far <= 5.0 * noise.logits, "{at} logits: {far:e}");
         assert_eq!(frame.lanes[0].next, Some(top[0]), "{at} argmax");

@@ -6,6 +6,7 @@
 mod blockwise;
 #[path = "../common/mod.rs"]
 mod common;
+mod dropping;
 mod family;
 mod forward;
 mod golden;

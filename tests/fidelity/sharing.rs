@@ -46,10 +46,14 @@ fn a_wired_lane_is_a_model_whose_layers_read_each_other() {
                 let lane = &core.lanes()[i];
                 let text: Vec<u32> = prompt.iter().chain(&lane.fed).copied().collect();
                 let exact = slow.logits(&text, queries, keys, values);
-                let far =
-                    exact.iter().zip(&lane.logits.values[..]).map(|(a, b)| (a - *b as f64).abs()).fold(0.0, f64::max);
+                let far = exact
+                    .iter()
+                    .zip(lane.outlook.logits().unwrap())
+                    .map(|(a, b)| (a - *b as f64).abs())
+                    .fold(0.0, f64::max);
                 assert!(far < 2e-4, "{spec}: {far:e}, chunks of {chunk}");
-                let wired = exact.iter().zip(&core.lanes()[0].logits.values[..]).map(|(a, b)| (a - *b as f64).abs());
+                let wired =
+                    exact.iter().zip(core.lanes()[0].outlook.logits().unwrap()).map(|(a, b)| (a - *b as f64).abs());
                 assert!(i == 0 || wired.fold(0.0, f64::max) > 1e-3, "{spec} changes nothing");
             }
             core.step().unwrap();
@@ -70,7 +74,7 @@ fn wired_to_itself_a_lane_is_full_bit_for_bit() {
     read(&mut core, &prompt());
     for _ in 0..3 {
         for lane in &core.lanes()[1..] {
-            assert_eq!(lane.logits.values, core.lanes()[0].logits.values, "{}", lane.spec);
+            assert_eq!(lane.outlook.logits().unwrap(), core.lanes()[0].outlook.logits().unwrap(), "{}", lane.spec);
         }
         let frame = core.step().unwrap();
         assert!(frame.lanes[1..].iter().all(|lane| lane.row == frame.lanes[0].row && lane.kv == frame.lanes[0].kv));

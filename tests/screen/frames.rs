@@ -131,6 +131,13 @@ fn survival(kept: &Kept, span: &PromptSpan) -> Survival {
 
 const SPECS: [&str; 4] = ["full", "streaming@25%:sinks=4", "snapkv@50%", "oracle@50%"];
 
+/// The first two candidates, greedily; lane 0 without its logits.
+fn pick(lane: usize, candidates: &[Candidate]) -> Pick {
+    let scores = [candidates[0].logit, candidates[1].logit];
+    let (margin, dropped) = (scores[0] - scores[1], if lane == 0 { 49_152 * 4 } else { 0 });
+    Pick { runner_up: Some(candidates[1].id), scores, margin, survivors: 1, dropped }
+}
+
 /// One lane at one step of a run with a prompt of `n` tokens.
 fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
     let (pos, fed): (usize, Vec<u32>) = if step == 0 {
@@ -158,7 +165,7 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
     };
     let attended = |p: usize| if p == 0 { 0.4 } else { 0.02 * noise(p, 5, 3) + 0.2 / (positions - p) as f32 };
     let mut left = 1.0;
-    let candidates = (0..16)
+    let candidates: Vec<Candidate> = (0..16)
         .map(|i| {
             let prob = left * (0.35 + 0.3 * noise(step as usize, i, 17));
             left -= prob;
@@ -176,6 +183,7 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
         pos: pos as u32,
         next: Some(positions as u32),
         on_host: false,
+        pick: Some(pick(index, &candidates)),
         candidates,
         entropy: 1.0 + noise(step as usize, index, 4),
         nll: (step > 0).then(|| 6.0 * noise(step as usize, index, 6).powi(2)),

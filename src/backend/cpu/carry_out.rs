@@ -48,6 +48,7 @@ impl CpuBackend {
             buffers: &self.buffers,
             quantized: &self.quantized,
             logits: &self.logits,
+            drawn: self.drawn.iter_mut().map(Alone::new).collect(),
             probes: &self.probes,
             caches,
             readers,

@@ -5,7 +5,9 @@ mod attend_part;
 mod attend_single;
 mod attend_sparse;
 mod attention;
+mod begin;
 mod carry_out;
+mod draw;
 mod elementwise;
 mod lent;
 pub(in crate::backend) mod linear;
@@ -41,6 +43,7 @@ use crate::policy::watch::Watches;
 
 use crate::simd;
 
+use super::draw::{Draw, Drawn};
 use super::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Shape, Vector};
 use attend_sparse::SparseRead;
 use linear::{Isa, Linear, Quantized, failed};
@@ -69,6 +72,8 @@ pub struct CpuBackend {
     /// Where a dense gated product leaves gate and up before the activation; by width.
     gate_up: BTreeMap<usize, Buf>,
     logits: Grid,
+    /// See [`Inspect::drawn`].
+    drawn: Vec<Drawn>,
     probes: ProbeGrids,
     /// [cache][layer · G + kv head]; freed caches are empty.
     caches: Vec<Vec<HeadCache>>,
@@ -133,6 +138,7 @@ impl CpuBackend {
             fresh: Vec::new(),
             gate_up: BTreeMap::new(),
             logits: Grid::new(0, shape.vocab),
+            drawn: Vec::new(),
             probes: ProbeGrids {
                 residual: Grid::new(0, 5),
                 points: Grid::new(0, shape.hidden),
@@ -285,88 +291,7 @@ impl Backend for CpuBackend {
     }
 
     fn begin(&mut self, rows: &[Row], probes: Probes, keep_queries: Option<CacheId>) -> Result<()> {
-        if rows.len() > self.shape.max_rows {
-            return Err(failed("pass", format!("{} rows, at most {}", rows.len(), self.shape.max_rows)));
-        }
-        self.rows = rows.to_vec();
-        self.probes_on = probes;
-        self.keep_queries = keep_queries;
-        self.steps.clear();
-        self.times.clear();
-        self.pending_points.clear();
-        self.points_seen = 0;
-        self.logit_rows = 0;
-        self.fresh.fill(false);
-        self.pass_caches.clear();
-        self.runs.clear();
-        for (r, row) in rows.iter().enumerate() {
-            match self.runs.last_mut() {
-                Some(run) if self.pass_caches[run.cache] == row.cache => run.len += 1,
-                _ => {
-                    self.pass_caches.push(row.cache);
-                    self.runs.push(Run { cache: self.pass_caches.len() - 1, first: r, len: 1 });
-                }
-            }
-        }
-        for run in &self.runs {
-            let sparse = self.sparse.get(&self.pass_caches[run.cache]);
-            if sparse.is_some_and(|sparse| !rows[run.first].position.is_multiple_of(sparse.rule.gamma)) {
-                let why = "a part of it has to begin at a dense row".to_owned();
-                return Err(failed("reading a prompt sparsely", why));
-            }
-            if let Some(readers) = self.readers.get_mut(&self.pass_caches[run.cache]) {
-                readers.clear_log();
-            }
-            for head in &mut self.caches[self.pass_caches[run.cache].0] {
-                // attention of many rows walks whole tiles of slots
-                if run.len > 1 {
-                    head.settle();
-                }
-                head.reserve(run.len);
-            }
-        }
-        if let Some(cache) = keep_queries {
-            let kept: Vec<u32> = rows.iter().filter(|r| r.cache == cache).map(|r| r.position).collect();
-            if kept.first().is_some_and(|&p| p != self.queries.range().end) {
-                return Err(failed("kept queries", "positions must follow each other"));
-            }
-            self.queries.reserve(kept.len());
-            let slots = self.caches[cache.0].iter().map(|head| head.len()).max().unwrap_or(0) + kept.len();
-            self.watched.iter_mut().flatten().for_each(|sums| sums.resize(slots));
-        }
-        let half = self.shape.head_dim / 2;
-        self.angles = (self.shape.ropes.iter())
-            .map(|frequencies| {
-                let angle = |row: &Row, i: usize| (row.turned as f32 * frequencies[i]).sin_cos();
-                rows.iter().flat_map(|row| (0..half).map(move |i| angle(row, i)).map(|(sin, cos)| (cos, sin))).collect()
-            })
-            .collect();
-        let (n, l) = (rows.len(), self.shape.layers);
-        if self.pass_caches.iter().any(|cache| self.wirings[cache.0].is_some()) {
-            self.lent_queries.resize(n);
-        }
-        if self.pass_caches.iter().any(|cache| self.sparse.contains_key(cache)) {
-            self.probes.covered.resize(l * self.shape.heads * n);
-            self.probes.covered.as_mut_slice().fill(1.0);
-        }
-        self.buffers.iter_mut().for_each(|grid| grid.resize(n));
-        self.probes.residual.resize((2 * l + 1) * n);
-        self.probes.points.resize((2 * l + 1) * self.saved_rows());
-        self.probes.attention.resize(l * self.shape.heads * n);
-        self.probes.norms.resize(l * self.shape.kv_heads * n);
-        if self.runs.iter().any(|run| run.len > 1) {
-            let slots = self.pass_caches.iter().flat_map(|c| &self.caches[c.0]).map(|h| h.len()).max().unwrap_or(0) + n;
-            let blocks: usize = self.runs.iter().map(|run| run.len.div_ceil(QUERY_BLOCK)).sum();
-            let width = slots.next_multiple_of(crate::cache::TILE);
-            if self.probes.received.width() < width || self.probes.received.rows() < blocks * self.shape.heads {
-                self.probes.received = Grid::new(blocks * self.shape.heads, width);
-            }
-            let rows = blocks * self.shape.heads * self.watches.0.len();
-            if self.probes.watched.width() < width || self.probes.watched.rows() < rows {
-                self.probes.watched = Grid::new(rows, width);
-            }
-        }
-        Ok(())
+        self.begin_pass(rows, probes, keep_queries)
     }
 
     fn embed(&mut self, scale: f32, out: Buf) {
@@ -474,6 +399,15 @@ impl Backend for CpuBackend {
         if let Some(cap) = softcap {
             self.push("softcap", Op::Softcap { cap, rows: rows.len() }, (rows.len() * self.shape.vocab * 8) as u64, 0);
         }
+    }
+
+    fn draw(&mut self, w: Matrix, x: Buf, rows: Range<usize>, softcap: Option<f32>, draws: &[Draw]) {
+        self.head(Some(w), x, rows, softcap);
+        self.record_draw(draws);
+    }
+
+    fn fuses_draw(&self) -> bool {
+        false
     }
 
     fn run(&mut self) -> Result<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
+use crate::backend::draw::{Draw, Drawn};
 use crate::backend::{Attention, Buf, LowRank, Matrix, Row, Vector};
 use crate::cache::{HeadCache, QueryWriter, Strand, Wiring};
 use crate::model::config::Activation;
@@ -15,7 +16,7 @@ use super::attend_sparse::SparseRead;
 use super::linear::Linear;
 use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attend_part, attend_single, attention, elementwise, matmul_op, rope};
+use super::{attend_part, attend_single, attention, draw, elementwise, matmul_op, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -123,6 +124,10 @@ pub enum Op {
         cap: f32,
         rows: usize,
     },
+    /// From the rows of logits [rows]
+    Draw {
+        draws: Arc<[Draw]>,
+    },
 }
 
 /// An operation with its name and what it has to touch and compute at least.
@@ -183,6 +188,8 @@ pub struct Exec<'a> {
     pub buffers: &'a [Grid],
     pub quantized: &'a [super::linear::Quantized],
     pub logits: &'a Grid,
+    /// [rows drawn from]
+    pub drawn: Vec<Alone<Drawn>>,
     pub probes: &'a ProbeGrids,
     /// [cache of the pass][layer · G + kv head]
     pub caches: Vec<Vec<Alone<HeadCache>>>,
@@ -296,5 +303,6 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::FoldReceived { layer } => attention::fold_received(exec, items, *layer),
         Op::Head { w, x, first, rows } => matmul_op::head(exec, items, *w, *x, *first, *rows),
         Op::Softcap { cap, rows } => elementwise::softcap(exec, items, *cap, *rows),
+        Op::Draw { draws } => draw::draw(exec, items, draws),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::backend::draw::Drawn;
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Queries, Saved, Strand, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
@@ -55,6 +56,10 @@ impl CpuBackend {
 impl Inspect for CpuBackend {
     fn logits(&self) -> &[f32] {
         &self.logits.as_slice()[..self.logit_rows * self.shape.vocab]
+    }
+
+    fn drawn(&self) -> &[Drawn] {
+        &self.drawn
     }
 
     fn read(&self, x: Buf) -> Vec<f32> {

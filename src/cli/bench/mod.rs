@@ -14,6 +14,7 @@ pub use speed::NO_PROBES;
 
 use super::args::ModelArgs;
 use super::output::{print, print_json};
+use crate::engine::LogitRows;
 
 /// Four that evict at every step.
 const LANES: [&str; 4] = ["streaming@50%", "snapkv@50%", "h2o@50%", "tova@50%"];
@@ -42,6 +43,10 @@ pub struct Args {
     /// Obey `pp N`, `tg N` and `probes on|off` on standard input; answer with seconds (for benches/peers.py)
     #[arg(long, hide = true)]
     pub serve: bool,
+    /// Logits of a step: keep them, drop them where nothing needs them (one lane, temperature 0 or 1), or drop them where
+    /// the device draws without them (auto)
+    #[arg(long, default_value = "auto", value_name = "auto|keep|drop")]
+    pub logits: LogitRows,
     #[command(flatten)]
     pub model: ModelArgs,
 }

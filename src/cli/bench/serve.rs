@@ -14,6 +14,7 @@ use crate::engine::message::Probes;
 
 pub fn run(args: &Args) -> Result<()> {
     let mut session = Session::open(&args.model, &args.model.options(lanes(&["full"])?))?;
+    session.core.logit_rows = args.logits;
     let vocab = session.core.config().vocab;
     print("ready")?;
     for line in io::stdin().lock().lines() {

@@ -80,7 +80,8 @@ pub fn measure(args: &Args) -> Result<Report> {
     let mut ready = Vec::new();
     let mut open = |specs: &[&str]| -> Result<Session> {
         let started = Instant::now();
-        let session = Session::with(Model::open(&path)?, &args.model.options(lanes(specs)?), interrupt.clone())?;
+        let mut session = Session::with(Model::open(&path)?, &args.model.options(lanes(specs)?), interrupt.clone())?;
+        session.core.logit_rows = args.logits;
         ready.push(started.elapsed().as_secs_f64());
         Ok(session)
     };

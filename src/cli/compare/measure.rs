@@ -133,7 +133,7 @@ struct Course {
 
 impl Course {
     fn new(frame: &Frame, args: &Args) -> Self {
-        let next: Vec<u32> = frame.lanes.iter().filter_map(|lane| lane.next).collect();
+        let next: Vec<u32> = frame.lanes.iter().map(|lane| lane.next.unwrap_or(0)).collect();
         let lanes = frame.lanes.len();
         let regrets = (0..lanes).map(|_| Regrets::above(args.judge.regret_above)).collect();
         Self { reference: next[..1].to_vec(), next, regrets, agreed: vec![0; lanes], hindsight: Hindsight::default() }
@@ -158,7 +158,7 @@ impl Course {
             self.hindsight.look(&mut session.core);
             self.take(&frame, lanes);
             if args.teacher_forced {
-                forced(session, &frame, lanes);
+                forced(session, &frame, lanes)?;
             }
         }
         for (lane, regrets) in lanes.iter_mut().zip(std::mem::take(&mut self.regrets)) {
@@ -212,7 +212,7 @@ impl Course {
             let mut frame = session.core.step()?;
             // What lane 0 itself would draw does not matter here.
             frame.lanes[0].next = Some(self.reference[step as usize]);
-            forced(session, &frame, lanes);
+            forced(session, &frame, lanes)?;
         }
         Ok(())
     }
@@ -226,13 +226,14 @@ fn force(session: &mut Session, lanes: usize, token: u32) -> Result<()> {
 }
 
 /// KL and NLL of a step in which all lanes were fed lane 0's token.
-fn forced(session: &Session, frame: &Frame, lanes: &mut [LaneReport]) {
+fn forced(session: &mut Session, frame: &Frame, lanes: &mut [LaneReport]) -> Result<()> {
     let target = frame.lanes[0].next.unwrap_or(0);
-    for ((report, of), lane) in lanes.iter_mut().zip(&frame.lanes).zip(session.core.lanes()) {
+    for (lane, (report, of)) in lanes.iter_mut().zip(&frame.lanes).enumerate() {
         report.kl_teacher_forced.push(of.against.map_or(0.0, |a| a.kl));
-        report.nll_steps.push(lane.logits.nll(target));
+        report.nll_steps.push(session.core.nll(lane, target)?);
         report.covered_mass.extend(of.covered);
     }
+    Ok(())
 }
 
 pub fn mean(values: &[f32]) -> Option<f32> {

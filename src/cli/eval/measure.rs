@@ -60,9 +60,9 @@ fn answer(session: &mut Session, fed: &[u32], answer: &[u32]) -> Result<Vec<(boo
     let mut nll = vec![0.0f64; lanes];
     for (i, &token) in fed.iter().chain(answer).enumerate() {
         if let Some(&target) = i.checked_sub(fed.len()).and_then(|at| answer.get(at)) {
-            for (lane, (found, nll)) in session.core.lanes().iter().zip(found.iter_mut().zip(&mut nll)) {
-                *found &= lane.logits.all.argmax == target;
-                *nll += f64::from(lane.logits.nll(target));
+            for (lane, (found, nll)) in found.iter_mut().zip(&mut nll).enumerate() {
+                *found &= session.core.lanes()[lane].outlook.all.argmax == target;
+                *nll += f64::from(session.core.nll(lane, target)?);
             }
         }
         if i + 1 == fed.len() + answer.len() {

@@ -9,7 +9,7 @@ use miette::{Report, Result};
 use crate::cli::args::JudgeArgs;
 use crate::cli::prompt::{Prompt, encode, speller};
 use crate::engine::message::Event;
-use crate::engine::{EngineHandle, Options, Start, open};
+use crate::engine::{EngineHandle, LogitRows, Options, Start, open};
 use crate::model::fetch::{self, Progress};
 use crate::model::locate::Location;
 use crate::model::source::Model;
@@ -22,11 +22,17 @@ pub struct Engine {
     pub failure: Arc<Mutex<Option<Report>>>,
 }
 
-pub fn spawn(location: Location, prompt: Prompt, options: Options, judge: JudgeArgs) -> std::io::Result<Engine> {
+pub fn spawn(
+    location: Location,
+    prompt: Prompt,
+    options: Options,
+    judge: JudgeArgs,
+    logits: LogitRows,
+) -> std::io::Result<Engine> {
     let (cancel, failure) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
     let (cancel_there, failure_there) = (cancel.clone(), failure.clone());
     let handle = EngineHandle::spawn(move |events| {
-        start(&location, prompt, &options, &judge, events, cancel_there).map_err(|report| {
+        start(&location, prompt, &options, &judge, logits, events, cancel_there).map_err(|report| {
             let why = words(&report);
             if let Ok(mut slot) = failure_there.lock() {
                 *slot = Some(report);
@@ -42,6 +48,7 @@ fn start(
     prompt: Prompt,
     options: &Options,
     judge: &JudgeArgs,
+    logits: LogitRows,
     events: &Sender<Event>,
     cancel: Arc<AtomicBool>,
 ) -> Result<Start> {
@@ -58,6 +65,7 @@ fn start(
     };
     let (mut core, info) = open(&model, options, progress)?;
     judge.tell(&mut core, &prompt, &ids)?;
+    core.logit_rows = logits;
     Ok(Start {
         core,
         info,

@@ -14,6 +14,7 @@ use super::args::{JudgeArgs, LaneArgs, ModelArgs, PromptArgs};
 use super::exit::{Interrupted, Io, Usage};
 use super::prompt::Prompt;
 use super::screen::ScreenArgs;
+use crate::engine::LogitRows;
 use crate::model::locate::resolve;
 use crate::trace::recorder::Tee;
 use crate::trace::writer::Written;
@@ -42,6 +43,10 @@ pub struct Args {
     pub prompt: PromptArgs,
     #[command(flatten)]
     pub lanes: LaneArgs,
+    /// Logits of a step: keep them, drop them where nothing needs them (one lane, temperature 0 or 1), or drop them where
+    /// the device draws without them (auto)
+    #[arg(long, default_value = "auto", value_name = "auto|keep|drop")]
+    pub logits: LogitRows,
     #[command(flatten)]
     pub judge: JudgeArgs,
 }
@@ -60,7 +65,7 @@ fn screen(args: &Args, terminal: bool) -> Result<()> {
     let location = resolve(&args.model.model)?;
     let prompt = Prompt::read(&args.prompt)?;
     let lanes = args.lanes.specs()?;
-    let engine = engine::spawn(location, prompt, args.model.options(lanes.clone()), args.judge.clone())
+    let engine = engine::spawn(location, prompt, args.model.options(lanes.clone()), args.judge.clone(), args.logits)
         .map_err(Io::while_("start the engine's thread"))?;
     let commands = engine.handle.commands.clone();
     let tee = match &args.record {

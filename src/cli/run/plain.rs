@@ -37,6 +37,7 @@ fn walk(args: &Args, prompt: &Prompt, lanes: Vec<LaneSpec>, recorder: Option<&Re
     let ids = prompt.encode(&session.model)?;
     session.check(&ids, args.steps)?;
     args.judge.tell(&mut session.core, prompt, &ids)?;
+    session.core.logit_rows = args.logits;
     let interrupt = session.interrupt.clone();
     // The summary has no times in it.
     session.core.probes.timings = recorder.is_some();

@@ -114,6 +114,7 @@ mod tests {
             ("lanes = [\"snapkw@50%\"]", "snapkw", "lane 0"),
             ("lanes = \"full\"", "a list", "lane 0"),
             ("device = \"gpu\"", "cuda:N", "device"),
+            ("logits = \"no\"", "keep or drop", "logits"),
             ("\n\nview = ", "line 3", "TOML"),
         ] {
             let error = Settings::parse(text).unwrap_err();

@@ -21,7 +21,7 @@ pub struct Key {
 }
 
 /// In the order of the file.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 10] = [
     Key {
         name: "model",
         meaning: "catalog name (`attnscope models`), FILE.gguf, a Hugging Face folder, or hf:owner/name",
@@ -86,6 +86,13 @@ pub const KEYS: [Key; 9] = [
         default: || REGRET_ABOVE.to_string(),
         read: |settings, value| set(&mut settings.regret_above, probability(value)),
         shown: |settings| settings.regret_above.map(|mass| mass.to_string()),
+    },
+    Key {
+        name: "logits",
+        meaning: "rows of logits in `run` and `bench`: keep, drop where nothing needs them, or auto (drop where that saves time)",
+        default: || quoted("auto"),
+        read: |settings, value| set(&mut settings.logits, text(value).and_then(|text| text.parse())),
+        shown: |settings| settings.logits.map(|rows| quoted(rows.name())),
     },
 ];
 

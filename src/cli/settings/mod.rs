@@ -12,7 +12,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::cache::KvType;
-use crate::engine::Device;
+use crate::engine::{Device, LogitRows};
 
 pub use file::init;
 pub use keys::{KEYS, Key};
@@ -36,6 +36,7 @@ pub struct Settings {
     pub view: Option<String>,
     pub mouse: Option<bool>,
     pub regret_above: Option<f32>,
+    pub logits: Option<LogitRows>,
 }
 
 #[derive(Debug, Error, Diagnostic)]

@@ -5,6 +5,7 @@ use clap::parser::ValueSource;
 
 use super::{DEFAULT_LANES, Settings};
 use crate::cli::args::{JudgeArgs, LaneArgs, ModelArgs};
+use crate::engine::LogitRows;
 
 /// What the file may say where the command line does not.
 pub struct Resolver<'a> {
@@ -42,6 +43,10 @@ impl<'a> Resolver<'a> {
 
     pub fn judge(&self, args: &mut JudgeArgs) {
         self.fill("regret_above", &mut args.regret_above, self.settings.regret_above.as_ref());
+    }
+
+    pub fn logits(&self, rows: &mut LogitRows) {
+        self.fill("logits", rows, self.settings.logits.as_ref());
     }
 
     /// Where the command line names no lane.

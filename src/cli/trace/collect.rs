@@ -38,14 +38,14 @@ pub fn collect(session: &mut Session, ids: &[u32], args: &Args, lens_k: usize, o
     }
     let frame = frame.ok_or(Interrupted)?;
     out.integers("ids", 0, ids.iter().map(|&id| id.into()));
-    put(core, &frame, 0, ids.len(), positions, out);
+    put(core, &frame, 0, ids.len(), positions, out)?;
     for step in 1..=args.steps as usize {
         interrupt.check()?;
         tell(&format!("step {step} of {}", args.steps));
         let frame = core.step()?;
         let at = ids.len() + step - 1;
         out.integers("ids", at, frame.lanes[0].fed.iter().map(|&id| id.into()));
-        put(core, &frame, at, 1, positions, out);
+        put(core, &frame, at, 1, positions, out)?;
         residual(core, positions, at, &mut lens, out)?;
     }
     attention(session, args.attn, positions, out)?;
@@ -53,10 +53,10 @@ pub fn collect(session: &mut Session, ids: &[u32], args: &Args, lens_k: usize, o
 }
 
 /// What a frame says about positions `first..first + count`, and the logits after them.
-fn put(core: &Core, frame: &Frame, first: usize, count: usize, positions: usize, out: &mut Output) {
+fn put(core: &mut Core, frame: &Frame, first: usize, count: usize, positions: usize, out: &mut Output) -> Result<()> {
     let lane = &frame.lanes[0];
     let vocab = core.config().vocab;
-    out.floats("logits", frame.step as usize * vocab, &core.lanes()[0].logits.values);
+    out.floats("logits", frame.step as usize * vocab, core.logits(0)?);
     let r = &lane.residual;
     for (name, values) in [("l2", &r.l2), ("rms", &r.rms), ("absmax", &r.absmax), ("median", &r.median)] {
         out.columns(&format!("resid.{name}"), positions, first, count, values);
@@ -74,6 +74,7 @@ fn put(core: &Core, frame: &Frame, first: usize, count: usize, positions: usize,
             out.columns(&format!("{name}.{layer}"), positions, first, count, values);
         }
     }
+    Ok(())
 }
 
 /// Depth shares of the rows of the last pass, whose first is at position `first`; their points go to the lens.

@@ -5,9 +5,9 @@ use std::io::Write;
 use super::{Failed, frames};
 use crate::trace::Trace;
 
-const COLUMNS: &str = "step,lane,spec,position,tokens,fed,fed_text,next,next_text,argmax,entropy,nll,kl,top1_agrees,\
-    same_prefix,kv_bytes,kv_bytes_full,kv_entries,residual_l2_last,residual_absmax,attention_entropy_mean,\
-    attention_first_mean,wall_ns,ops_ns,findings";
+const COLUMNS: &str = "step,lane,spec,position,tokens,fed,fed_text,next,next_text,runner_up,runner_up_text,margin,\
+    argmax,entropy,nll,kl,top1_agrees,same_prefix,kv_bytes,kv_bytes_full,kv_entries,residual_l2_last,\
+    residual_absmax,attention_entropy_mean,attention_first_mean,wall_ns,ops_ns,findings";
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
@@ -39,6 +39,7 @@ pub fn csv(trace: &mut Trace, shown: &dyn Fn(&str) -> String, out: &mut impl Wri
         for (i, lane) in frame.lanes.iter().enumerate() {
             let fed = lane.fed.last().copied();
             let against = lane.against;
+            let runner_up = lane.pick.and_then(|pick| pick.runner_up);
             let findings = frame.findings.iter().filter(|f| f.lane as usize == i).count();
             let row = [
                 frame.step.to_string(),
@@ -50,6 +51,9 @@ pub fn csv(trace: &mut Trace, shown: &dyn Fn(&str) -> String, out: &mut impl Wri
                 field(fed.map(&token)),
                 field(lane.next),
                 field(lane.next.map(&token)),
+                field(runner_up),
+                field(runner_up.map(&token)),
+                field(lane.pick.and_then(|pick| finite(pick.margin))),
                 field(lane.candidates.first().map(|c| c.id)),
                 field(finite(lane.entropy)),
                 field(lane.nll.and_then(finite)),

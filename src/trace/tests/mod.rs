@@ -106,6 +106,13 @@ pub fn frame(step: u32) -> Frame {
             pos,
             next: Some(11 + step),
             on_host: false,
+            pick: Some(Pick {
+                runner_up: Some(60 + step),
+                scores: [3.0, 2.5],
+                margin: 0.5,
+                survivors: 2,
+                dropped: 400,
+            }),
             candidates: vec![Candidate { id: 11 + step, logit: 3.0, prob: 0.5, sampled_prob: 1.0 }],
             entropy: 0.5 + lane as f32,
             nll: (step > 0).then_some(0.25),

@@ -15,6 +15,7 @@ use crate::tui::widget::put;
 
 enum Entry {
     Heading(String),
+    Note(&'static str),
     Key { keys: String, about: String },
 }
 
@@ -38,6 +39,7 @@ impl Help {
             };
             entries.push(Entry::Key { keys, about: about.into() });
         }
+        entries.extend(panel.notes().iter().copied().map(Entry::Note));
         entries.push(Entry::Heading("views".into()));
         for (i, view) in views.iter().enumerate() {
             let keys = keys(Action::View(i as u32 + 1));
@@ -79,6 +81,9 @@ impl Layer for Help {
             match entry {
                 Entry::Heading(words) => {
                     put::at(buf, place, 0, y, words, theme.strong().patch(Style::new().fg(theme.warn)));
+                }
+                Entry::Note(words) => {
+                    put::at(buf, place, 0, y, words, theme.soft());
                 }
                 Entry::Key { keys, about } => {
                     put::at(buf, place, 0, y, &text::fit(keys, KEYS as usize - 1), theme.accent());

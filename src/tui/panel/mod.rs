@@ -73,6 +73,11 @@ pub trait Panel {
         &[]
     }
 
+    /// What its numbers and marks mean, for the help; a line each.
+    fn notes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Options from a view file.
     fn configure(&mut self, options: &Options) -> Result<(), OptionError> {
         options.only(&[])
