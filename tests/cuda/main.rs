@@ -12,6 +12,7 @@ mod emulator;
 mod gated;
 mod kept;
 mod libraries;
+mod meter;
 mod norm;
 mod plan;
 mod prefill_attention;
