@@ -1,6 +1,11 @@
-//! What a card says of itself while it works, and ranges for the tools that look at it.
+//! What a step costs: the order and time of its operations, how near they come to what the device can do, and what the
+//! card says of itself meanwhile.
 
 pub mod card;
 pub mod nvml;
 pub mod nvtx;
+pub mod overhead;
+pub mod peaks;
+pub mod roofline;
+pub mod timeline;
 pub mod watch;

@@ -15,5 +15,6 @@ mod readers;
 mod sharing;
 mod slow;
 mod storage;
+mod timings;
 mod tiny;
 mod travel;

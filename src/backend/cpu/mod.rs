@@ -13,6 +13,7 @@ mod matmul_op;
 mod means;
 #[cfg(test)]
 mod packed_tests;
+pub mod peaks;
 mod pool;
 mod program;
 mod project;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cache::{HeadCache, Queries, Strand, Wiring};
+use crate::engine::frame::{OpSpan, Peaks};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
@@ -98,7 +100,12 @@ pub struct CpuBackend {
     /// Copy the residual points of all rows, however many.
     save_all_points: bool,
     logit_rows: usize,
+    /// Of what is being recorded.
+    layer: Option<u32>,
     times: BTreeMap<&'static str, OpRecord>,
+    /// Every operation of the pass so far, in order, and the time of all of them.
+    spans: Vec<OpSpan>,
+    timed_ns: u64,
 }
 
 #[derive(Default)]
@@ -106,6 +113,7 @@ struct OpRecord {
     ns: Vec<u32>,
     bytes: u64,
     flops: u64,
+    product: bool,
 }
 
 impl CpuBackend {
@@ -157,13 +165,16 @@ impl CpuBackend {
             points_seen: 0,
             save_all_points: false,
             logit_rows: 0,
+            layer: None,
             times: BTreeMap::new(),
+            spans: Vec::new(),
+            timed_ns: 0,
             shape,
         })
     }
 
     fn push(&mut self, name: &'static str, op: Op, bytes: u64, flops: u64) {
-        self.steps.push(Step { op, name, bytes, flops });
+        self.steps.push(Step { op, name, layer: self.layer, bytes, flops });
     }
 
     /// Bytes of one activation matrix of the pass.
@@ -291,7 +302,10 @@ impl Backend for CpuBackend {
         self.probes_on = probes;
         self.keep_queries = keep_queries;
         self.steps.clear();
+        self.layer = None;
         self.times.clear();
+        self.spans.clear();
+        self.timed_ns = 0;
         self.pending_points.clear();
         self.points_seen = 0;
         self.logit_rows = 0;
@@ -366,6 +380,10 @@ impl Backend for CpuBackend {
             }
         }
         Ok(())
+    }
+
+    fn in_layer(&mut self, layer: Option<usize>) {
+        self.layer = layer.map(|layer| layer as u32);
     }
 
     fn embed(&mut self, scale: f32, out: Buf) {
@@ -494,5 +512,9 @@ impl Backend for CpuBackend {
 
     fn save_all_points(&mut self, on: bool) {
         self.save_all_points = on;
+    }
+
+    fn peaks(&mut self) -> Result<Peaks> {
+        peaks::measure(&mut self.pool, peaks::typical(&self.matrices), self.isa)
     }
 }
