@@ -6,6 +6,7 @@ pub mod backend;
 pub mod cache;
 pub mod cli;
 pub mod engine;
+pub mod meter;
 pub mod model;
 pub mod policy;
 pub mod probe;

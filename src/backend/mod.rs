@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cache::{KvType, Packing, Saved, Wiring};
-use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
+use crate::engine::frame::{AttentionStats, KvNorms, OpSpan, OpTime, Peaks, ResidualStats};
 use crate::engine::message::{Fold, Probes};
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
@@ -154,6 +154,8 @@ pub trait Backend: Inspect + Send + Sync {
     /// Starts a pass over `rows`. Rows of one cache are in ascending position order.
     /// `keep_queries`: rows of this cache store their queries; every row of it must follow the last one stored.
     fn begin(&mut self, rows: &[Row], probes: Probes, keep_queries: Option<CacheId>) -> Result<()>;
+    /// What is recorded from now on, in this pass, belongs to `layer`, or to none.
+    fn in_layer(&mut self, layer: Option<usize>);
     /// out = table[token] · scale
     fn embed(&mut self, scale: f32, out: Buf);
     /// out = values [rows, width]: rows that are no tokens, in place of [`Backend::embed`].
@@ -187,6 +189,12 @@ pub trait Backend: Inspect + Send + Sync {
     fn load(&mut self, x: Buf, values: &[f32]) -> Result<()>;
     /// Keep copies of the residual stream of all rows ([`Inspect::residual`]), not only of few-row passes.
     fn save_all_points(&mut self, on: bool);
+    /// The UUID of the card that this is on, as NVML takes it.
+    fn card(&self) -> Option<String> {
+        None
+    }
+    /// Measures what the device does at best, in about a tenth of a second. Leaves what passes left behind alone.
+    fn peaks(&mut self) -> Result<Peaks>;
     /// A flag that another thread sets to stop a running pass between two operations.
     fn interrupter(&self) -> std::sync::Arc<std::sync::atomic::AtomicBool>;
 }
@@ -217,6 +225,9 @@ pub trait Inspect {
     fn strongest(&self, row: usize, layer: usize, head: usize) -> f32;
     fn kv_norms(&self) -> KvNorms;
     fn op_times(&self) -> Vec<OpTime>;
+    /// The calls that [`Inspect::op_times`] adds up, in the order in which they ran; may be left out for passes of many
+    /// rows.
+    fn timeline(&self) -> Vec<OpSpan>;
     fn activation_bytes(&self) -> u64;
 
     // --- caches ---

@@ -21,7 +21,7 @@ impl Core {
     }
 
     fn try_answer(&mut self, query: &Query) -> Result<Answer> {
-        if !self.has_prompt() {
+        if !self.has_prompt() && *query != Query::Peaks {
             return Ok(Answer::Nothing("the prompt has not been read yet".into()));
         }
         let (heads, layers) = (self.config().heads, self.config().layers.len());
@@ -73,6 +73,7 @@ impl Core {
                 why => Ok(Answer::Why(why.into())),
             },
             Query::PromptNll => self.prompt_nll().map(Answer::PromptNll),
+            Query::Peaks => self.peaks().map(Answer::Peaks),
         }
     }
 

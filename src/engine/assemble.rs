@@ -10,6 +10,7 @@ use super::lane::Lane;
 use super::outcome::{self, Outcome};
 use super::read::PromptRead;
 use crate::backend::{Backend, CacheId, PositionMeans};
+use crate::meter::watch::CardMeter;
 use crate::policy::reader::{HeadReads, Readers};
 use crate::probe::distribution::{Distribution, top_k};
 use crate::probe::finding;
@@ -342,13 +343,23 @@ pub fn prompt_frame(
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
-    Ok(whole_frame(core, lanes, ops, wall_ns))
+    Ok(whole_frame(core, lanes, (ops, Timeline::default()), wall_ns))
+}
+
+/// What the operations of the last pass cost, and in which order they ran.
+fn op_times(core: &Core) -> (Vec<OpTime>, Timeline) {
+    let ops = core.backend.op_times();
+    let timeline = Timeline::of(&core.backend.timeline(), &ops);
+    (ops, timeline)
 }
 
 /// Of the step that was finished last, with what is found in it.
-fn whole_frame(core: &mut Core, lanes: Vec<LaneFrame>, ops: Vec<OpTime>, wall_ns: u64) -> Frame {
+fn whole_frame(core: &mut Core, lanes: Vec<LaneFrame>, times: (Vec<OpTime>, Timeline), wall_ns: u64) -> Frame {
     let (step, memory, spans) = (core.step, memory(core), core.judged.spans.clone());
-    let mut frame = Frame { step, partial: None, lanes, ops, memory, wall_ns, findings: Vec::new(), spans };
+    let (ops, timeline) = times;
+    let (peaks, card) = (core.peaks.clone(), core.card.as_ref().and_then(CardMeter::latest));
+    let findings = Vec::new();
+    let mut frame = Frame { step, partial: None, lanes, ops, timeline, peaks, card, memory, wall_ns, findings, spans };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
     frame
 }
@@ -403,12 +414,15 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
         pass.spent_ns += pass.started.elapsed().as_nanos() as u64;
         wall_ns = pass.spent_ns;
     }
-    let (ops, memory) = (core.backend.op_times(), memory(core));
+    let ((ops, timeline), memory) = (op_times(core), memory(core));
     Frame {
         step: core.step + 1,
         partial: Some(done),
         lanes,
         ops,
+        timeline,
+        peaks: core.peaks.clone(),
+        card: core.card.as_ref().and_then(CardMeter::latest),
         memory,
         wall_ns,
         findings: Vec::new(),
@@ -421,7 +435,7 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: V
     let residual = core.backend.residual_stats();
     let attention = core.backend.attention_stats();
     let norms = core.backend.kv_norms();
-    let ops = core.backend.op_times();
+    let times = op_times(core);
     let outlooks = core.outlooks(pass.draws.is_some());
     core.lanes.iter_mut().zip(outlooks).for_each(|(lane, outlook)| lane.outlook = outlook.into());
     let rows = core.lanes.len();
@@ -445,7 +459,7 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: V
         lanes.push(frame);
     }
     let wall_ns = pass.spent_ns + pass.started.elapsed().as_nanos() as u64;
-    let mut frame = whole_frame(core, lanes, ops, wall_ns);
+    let mut frame = whole_frame(core, lanes, times, wall_ns);
     core.findings.extend(regrets.iter().cloned());
     frame.findings.extend(regrets);
     Ok(frame)

@@ -1,6 +1,7 @@
 //! The engine without its thread: reads the prompt, steps all lanes as one batch, gives frames.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use rayon::prelude::*;
 use super::assemble;
 use super::error::{EngineError, Result};
 use super::facts::Facts;
-use super::frame::{Finding, Frame, Kept};
+use super::frame::{Finding, Frame, Kept, Peaks};
 use super::history::History;
 use super::judge::Judged;
 use super::lane::{Lane, LaneSpec};
@@ -21,6 +22,7 @@ use super::verdict::{self, Verdicts};
 use super::view::{LaneCaches, Reader, Rows};
 use crate::backend::draw::Draw;
 use crate::backend::{Backend, BackendError, CacheId, Row};
+use crate::meter::watch::CardMeter;
 use crate::model::config::Config;
 use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
@@ -57,6 +59,12 @@ pub struct Core {
     /// Whether steps leave rows of logits.
     pub logit_rows: LogitRows,
     pub probes: Probes,
+    /// Steps of which every other one goes without times, so that the two can be compared.
+    pub alternating: Range<u32>,
+    /// What the device does at best, once somebody has asked.
+    pub(super) peaks: Option<Arc<Peaks>>,
+    /// Watches the card that the backend is on.
+    pub card: Option<CardMeter>,
 }
 
 /// A step on its way down.
@@ -110,6 +118,9 @@ impl Core {
             max_rows,
             lens_k: 5,
             probes: Probes::default(),
+            alternating: 0..0,
+            peaks: None,
+            card: None,
         }
     }
 
@@ -129,6 +140,20 @@ impl Core {
     /// Rope of layer `l`: channel pair i of position p is turned by p · turns[i] radians [D / 2].
     pub fn turns(&self, layer: usize) -> &[f32] {
         self.decoder.turns(layer)
+    }
+
+    /// What the device does at best: measured the first time, kept for all later frames.
+    pub fn peaks(&mut self) -> Result<Arc<Peaks>> {
+        let peaks = match &self.peaks {
+            Some(peaks) => peaks.clone(),
+            None => Arc::new(self.backend.peaks()?),
+        };
+        Ok(self.peaks.insert(peaks).clone())
+    }
+
+    /// Lets every other one of the next `steps` steps go without times.
+    pub fn alternate_timings(&mut self, steps: u32) {
+        self.alternating = self.step + 1..self.step.saturating_add(steps).saturating_add(1);
     }
 
     pub fn prompt_ids(&self) -> &Arc<[u32]> {
@@ -314,7 +339,11 @@ impl Core {
         let row =
             |(lane, &token): (&Lane, &u32)| Row { token, position, turned: position - lane.shift, cache: lane.cache };
         let rows: Vec<Row> = self.lanes.iter().zip(&fed).map(row).collect();
-        self.backend.begin(&rows, self.probes, Some(self.lanes[0].cache))?;
+        let step = self.step + 1;
+        // The last one has times, to be looked at.
+        let untimed = self.alternating.contains(&step) && (self.alternating.end - step).is_multiple_of(2);
+        let probes = Probes { timings: self.probes.timings && !untimed, ..self.probes };
+        self.backend.begin(&rows, probes, Some(self.lanes[0].cache))?;
         self.decoder.embed(&mut *self.backend);
         self.pass = Some(Pass { next_sublayer: 0, started, spent_ns: 0, fed, nll, draws: self.draws() });
         Ok(())

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::meter::card::CardSample;
+pub use crate::meter::peaks::Peaks;
+pub use crate::meter::timeline::{Call, OpSpan, Timeline};
 pub use crate::probe::prompt_span::PromptSpan;
 pub use crate::probe::survival::Survival;
 
@@ -18,6 +21,12 @@ pub struct Frame {
     pub lanes: Vec<LaneFrame>,
     /// What each operation cost in this step (all lanes together).
     pub ops: Vec<OpTime>,
+    /// The calls of `ops` in their order; empty for the prompt, whose passes are many, and while times are not taken.
+    pub timeline: Timeline,
+    /// What the device does at best, once that has been measured.
+    pub peaks: Option<Arc<Peaks>>,
+    /// What the card said of itself last; `None` where none is watched or it has said nothing yet.
+    pub card: Option<CardSample>,
     pub memory: Memory,
     /// Wall time of the step, nanoseconds: pass, policies, sampling.
     pub wall_ns: u64,
@@ -231,6 +240,8 @@ pub struct OpTime {
     pub bytes: u64,
     /// Floating-point (or integer multiply-add) operations, two per multiply-add: derived from shapes.
     pub flops: u64,
+    /// A product with weights: see [`Peaks::product_flops_per_s`].
+    pub product: bool,
 }
 
 /// Where the memory is, bytes.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::Frame;
+use super::frame::{Frame, Peaks};
 
 /// How far one step goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,10 @@ pub enum Command {
     /// Start again with another prompt; lanes and settings stay.
     Prompt(String),
     SetProbes(Probes),
+    /// Run so many steps, every other one without times: what taking them costs can be seen by comparing.
+    CompareTimings {
+        steps: u32,
+    },
     Query {
         id: u64,
         query: Query,
@@ -102,6 +106,8 @@ pub enum Query {
     Why { lane: u32, position: u32 },
     /// −ln p of every prompt token (one head product per prompt token).
     PromptNll,
+    /// What the device does at best: measured when it is asked for the first time.
+    Peaks,
 }
 
 /// What became of an entry when its layer was decided about the last time.
@@ -144,13 +150,21 @@ pub struct Why {
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// `height` × `width` values row-major; NaN where no cell is visible. `rows`, `cols` as asked, clipped.
-    Tile { rows: (u32, u32), cols: (u32, u32), height: u32, width: u32, values: Arc<[f32]>, micros: u32 },
+    Tile {
+        rows: (u32, u32),
+        cols: (u32, u32),
+        height: u32,
+        width: u32,
+        values: Arc<[f32]>,
+        micros: u32,
+    },
     /// (position, value), ascending positions.
     Slots(Arc<[(u32, f32)]>),
     /// Of each layer and kv head, layers outermost.
     Why(Arc<[Why]>),
     /// [P] nats; the first is NaN (nothing precedes it).
     PromptNll(Arc<[f32]>),
+    Peaks(Arc<Peaks>),
     /// Why the question has no answer now.
     Nothing(String),
 }

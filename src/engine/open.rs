@@ -7,6 +7,8 @@ use super::lane::LaneSpec;
 use super::message::ModelInfo;
 use crate::backend::{self, Backend, Shape};
 use crate::cache::KvType;
+use crate::meter::nvml::Which;
+use crate::meter::watch::CardMeter;
 use crate::model::config::Rope;
 use crate::model::decoder::Decoder;
 use crate::model::source::Model;
@@ -101,5 +103,9 @@ pub fn open_on(
         eos: config.eos.clone(),
     };
     let (lanes, tokenizer) = (options.lanes.clone(), model.tokenizer.clone());
-    Ok((Core::new(backend, decoder, lanes, options.chunk, options.queries_budget, tokenizer), info))
+    // One that cannot be watched runs as well.
+    let card = backend.card().and_then(|uuid| CardMeter::start(Which::Uuid(uuid)).ok());
+    let mut core = Core::new(backend, decoder, lanes, options.chunk, options.queries_budget, tokenizer);
+    core.card = card;
+    Ok((core, info))
 }

@@ -134,6 +134,7 @@ impl Core {
         self.first = None;
         self.pass = None;
         self.step = 0;
+        self.alternating = 0..0;
     }
 
     /// Opens all lanes; gives what those read that did it on their own [lane], `None` where it was given up.

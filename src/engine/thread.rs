@@ -221,12 +221,11 @@ impl Runner {
                 self.tell(Event::Answer { id, answer });
             }
             Command::SetProbes(probes) => core.probes = probes,
-            Command::Run { until, pace_ms } => {
-                let left = if let Until::Tokens(n) = until { Some(n) } else { None };
-                let pace = Duration::from_millis(pace_ms as u64);
-                self.mode = Mode::Running { until, left, pace, next: Instant::now() };
-                self.tell(Event::State(State::Running));
+            Command::CompareTimings { steps } => {
+                core.alternate_timings(steps);
+                self.start(Until::Tokens(steps), 0);
             }
+            Command::Run { until, pace_ms } => self.start(until, pace_ms),
             Command::Pause => self.pause(None),
             Command::Step(grain) => {
                 self.mode = Mode::Paused;
@@ -280,6 +279,13 @@ impl Runner {
             }
         }
         Next::Go
+    }
+
+    fn start(&mut self, until: Until, pace_ms: u32) {
+        let left = if let Until::Tokens(n) = until { Some(n) } else { None };
+        let pace = Duration::from_millis(pace_ms as u64);
+        self.mode = Mode::Running { until, left, pace, next: Instant::now() };
+        self.tell(Event::State(State::Running));
     }
 
     fn failed(&mut self, why: String) {

@@ -135,12 +135,14 @@ impl Decoder {
     /// The same with the layer's weights changed, for all rows of the pass.
     pub fn sublayer_changed(&self, b: &mut dyn Backend, index: usize, change: &LayerChange) {
         let layer = &self.layers[index / 2];
+        b.in_layer(Some(index / 2));
         if index.is_multiple_of(2) {
             self.attend(b, layer, change)
         } else {
             self.mlp(b, layer, change)
         }
         b.residual_point(self.h, index + 1);
+        b.in_layer(None);
     }
 
     fn attend(&self, b: &mut dyn Backend, w: &Layer, change: &LayerChange) {

@@ -35,6 +35,8 @@ pub fn frame(frame: &Frame, model: &ModelInfo, prompt: &[u32]) -> Checked {
     let first = if steps == 0 { Some(0) } else { (prompt.len() + steps - 1).try_into().ok() };
     let inside = |span: &PromptSpan| span.from < span.to && span.to as usize <= prompt.len();
     fits(frame.spans.iter().all(inside), "the spans of a frame and the prompt")?;
+    fits(frame.timeline.fits(&frame.ops, model.layers), "the order of a frame's operations and their calls")?;
+    fits(frame.peaks.as_ref().is_none_or(|peaks| peaks.is_sound()), "the peaks of a frame and a device")?;
     for lane in &frame.lanes {
         fits(judged(lane, frame, model), "what is left of the prompt's spans and the frame")?;
         fits(Some(lane.pos) == first, "a lane's position and its step")?;

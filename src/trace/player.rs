@@ -103,6 +103,7 @@ impl Desk {
                     Query::Row { .. } | Query::Column { .. } => "the attention of single heads",
                     Query::Why { .. } => "the scores of policies",
                     Query::PromptNll => "the surprise of the prompt's tokens",
+                    Query::Peaks => "what the device does at best, which was not measured then",
                 };
                 let answer = Answer::Nothing(format!("a trace holds frames, not {what}: run the model to see them"));
                 self.tell(Event::Answer { id, answer });
@@ -111,6 +112,7 @@ impl Desk {
             Command::Change { .. } => self.refuse("given another policy"),
             Command::Force { .. } => self.refuse("given another token"),
             Command::Prompt(_) => self.refuse("given another prompt"),
+            Command::CompareTimings { .. } => self.refuse("measured again without times"),
             Command::SetProbes(_) => self.refuse("measured again with other probes"),
             Command::Quit => {}
         }

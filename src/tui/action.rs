@@ -92,6 +92,7 @@ actions! {
         ToggleSink "toggle_sink" "leave out the sink column (position 0)"
         Sort "sort" "sort by the next column"
         Span "span" "this step, the last steps, or all"
+        TimingCost "timing_cost" "run 64 steps, every other one without times, and compare"
         ToggleLens "toggle_lens" "switch the logit lens on or off"
         FocusNext "focus_next" "next panel"
         FocusPrevious "focus_previous" "previous panel"

@@ -31,6 +31,9 @@ pub enum Exit {
 /// Milliseconds between the steps of a run.
 pub const PACES: [u32; 8] = [0, 20, 50, 100, 200, 500, 1000, 2000];
 
+/// Steps that are compared with and without times.
+const COMPARED: u32 = 64;
+
 /// Where things were drawn: for the mouse.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
@@ -272,6 +275,10 @@ impl App {
             Action::Lane(n) => self.selection.lane = (n as usize).min(lanes - 1),
             Action::Token(n) => self.selection.token = Some(n as usize).filter(|n| *n < self.seen().positions()),
             Action::SearchNext | Action::SearchPrevious => self.next_found(action == Action::SearchNext),
+            Action::TimingCost => {
+                self.timeline.follow();
+                self.send(Command::CompareTimings { steps: COMPARED });
+            }
             Action::ToggleLens => {
                 self.probes.lens = !self.probes.lens;
                 self.send(Command::SetProbes(self.probes));

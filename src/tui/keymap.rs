@@ -167,6 +167,7 @@ const DEFAULTS: &[(&str, Action)] = &[
     ("x", Action::ToggleSink),
     ("o", Action::Sort),
     ("t", Action::Span),
+    ("T", Action::TimingCost),
     ("L", Action::ToggleLens),
     ("tab", Action::FocusNext),
     ("s-tab", Action::FocusPrevious),

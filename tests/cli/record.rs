@@ -177,8 +177,20 @@ fn exports_hold_the_run() {
     let on = |track: u64| events.iter().filter(move |e| e["ph"] == "X" && e["tid"] == track);
     assert_eq!(on(1).count(), STEPS + 1);
     let total = |track: u64| on(track).map(|e| e["dur"].as_f64().expect("µs")).sum::<f64>();
-    assert!(total(2) > 0.0 && total(2) <= total(1), "operations fit into their steps");
-    assert!((total(3) / total(2) - 1.0).abs() < 1e-3, "calls make up the operations");
+    assert!(total(3) > 0.0 && total(3) + total(4) <= total(1), "operations fit into their steps");
+    let of_ops = |frame: &Value| -> f64 {
+        let ops = frame["ops"].as_array().expect("operations");
+        ops.iter().map(|op| op["total_ns"].as_f64().expect("nanoseconds") / 1e3).sum()
+    };
+    let steps: f64 = frames["frames"].as_array().expect("frames")[1..].iter().map(of_ops).sum();
+    assert!((total(3) / steps - 1.0).abs() < 1e-3, "calls make up the operations of the steps");
+    assert!((total(4) / of_ops(&frames["frames"][0]) - 1.0).abs() < 1e-3, "the prompt's stand by themselves");
+    assert_eq!(on(2).count(), STEPS * LAYERS);
+    let calls: Vec<&str> = on(3).filter_map(|e| e["name"].as_str()).collect();
+    assert_eq!(calls.iter().filter(|name| **name == "layer 1 → down").count(), STEPS);
+    assert_eq!((calls[0], calls.iter().filter(|name| **name == "head").count()), ("embed", STEPS));
+    let times: Vec<f64> = on(3).map(|e| e["ts"].as_f64().expect("µs")).collect();
+    assert!(times.is_sorted(), "calls follow each other");
     assert!(events.iter().any(|e| e["ph"] == "C" && e["name"] == "KV bytes"));
     let out = words(&folder.path("x.csv"));
     stdout(&run(&["export", &path, "--format", "csv", "--out", &out]));

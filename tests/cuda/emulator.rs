@@ -202,6 +202,10 @@ impl Device for Emulator {
         Ok(())
     }
 
+    fn room(&self) -> Option<u64> {
+        Some(1 << 20)
+    }
+
     fn finish(&self) -> Result<()> {
         Ok(())
     }

@@ -56,6 +56,7 @@ CALL(cuInit, unsigned) END
 CALL(cuDeviceGetCount, int *count) *count = number("FAKE_CUDA_CARDS", 1); END
 CALL(cuDeviceGet, int *device, int index) *device = index; END
 CALL(cuDeviceGetName, char *name, int len, int) std::snprintf(name, len, "Fake card"); END
+CALL(cuDeviceGetUuid_v2, unsigned char *id, int) for (int i = 0; i < 16; i++) id[i] = (unsigned char)(16 * i + i); END
 CALL(cuDeviceGetAttribute, int *value, int which, int) *value = which == 75 ? number("FAKE_CUDA_CARD", 90) / 10 : 0; END
 CALL(cuDevicePrimaryCtxRetain, Handle *context, int) *context = &used; END
 CALL(cuDevicePrimaryCtxRelease_v2, int) END

@@ -1,9 +1,9 @@
 //! Whole models on a device, every kernel in its place: the frames are those of the CPU, and of Hugging Face.
 
 use attnscope::backend::cuda::backend::CudaBackend;
-use attnscope::engine::frame::{Frame, LaneFrame};
+use attnscope::engine::frame::{Frame, LaneFrame, Pick};
 use attnscope::engine::message::{Answer, Fold, Probes, Query};
-use attnscope::engine::{Core, Device, LaneSpec, Options, Pause, Precision, Sampler, open_on};
+use attnscope::engine::{Core, Device, LaneSpec, LogitRows, Options, Pause, Precision, Sampler, open_on};
 use attnscope::model::source::Model;
 use attnscope::policy::Policy;
 
@@ -12,7 +12,7 @@ use crate::family::{equals, unpack};
 use crate::golden;
 
 /// Families that a model needs.
-pub const KERNELS: [&str; 10] = [
+pub const KERNELS: [&str; 12] = [
     "compact",
     "decode_attention",
     "elementwise",
@@ -21,15 +21,21 @@ pub const KERNELS: [&str; 10] = [
     "norm",
     "prefill_attention",
     "product",
+    "product_tensor",
     "rope",
+    "sampling",
     "viewport",
 ];
 
 fn on_device(model: &Model, lanes: &[&str]) -> Core {
+    on_device_in(model, lanes, Precision::F32)
+}
+
+fn on_device_in(model: &Model, lanes: &[&str], precision: Precision) -> Core {
     let lane = |spec: &&str| LaneSpec { policy: Policy::parse(spec).unwrap(), sampler: Sampler::default() };
     let options = Options {
         device: Device::Cuda(0),
-        precision: Precision::F32,
+        precision,
         threads: 2,
         kv: None,
         queries_budget: 1 << 30,
@@ -133,6 +139,62 @@ fn lanes_that_evict_are_the_cpus() {
     let lanes = ["full", "streaming@50%", "h2o@50%", "tova@40%", "snapkv@50%", "adakv+knorm@30%", "expected@25%"];
     runs_alike("llama3_rope", &lanes, 6, NEAR);
     runs_alike("gemma3_text", &lanes, 3, NEAR);
+}
+
+#[test]
+fn prompts_go_through_tensor_cores_where_nothing_has_to_be_plain_f32() {
+    let (_folder, model, prompt) = family("llama3_rope");
+    let mut device = on_device_in(&model, &["full", "knorm@50%"], Precision::Native);
+    let mut cpu = golden::core(&model, Precision::F32, &["full", "knorm@50%"]);
+    let read = |core: &mut Core| core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap().unwrap();
+    // the cache holds halves
+    let near = 2e-3;
+    for (device, cpu) in [(read(&mut device), read(&mut cpu)), (device.step().unwrap(), cpu.step().unwrap())] {
+        for (device, cpu) in device.lanes.iter().zip(&cpu.lanes) {
+            assert_eq!(device.next, cpu.next);
+            assert!(far(&device.residual.l2, &cpu.residual.l2, 1.0) <= near);
+            assert!(far(&device.received, &cpu.received, 0.1) <= near);
+        }
+    }
+}
+
+#[test]
+fn a_draw_without_logits_is_the_same_draw() {
+    let (_folder, model, prompt) = family("qwen2_bias");
+    let run = |rows: LogitRows, on_cpu: bool| -> Vec<(Option<u32>, Option<Pick>)> {
+        let mut core =
+            if on_cpu { golden::core(&model, Precision::F32, &["full"]) } else { on_device(&model, &["full"]) };
+        core.logit_rows = rows;
+        let sampler = Sampler { temperature: 1.0, seed: 5, top_p: 0.9, ..Sampler::default() };
+        core.set_lanes(vec![LaneSpec { policy: Policy::parse("full").unwrap(), sampler }]);
+        let first = core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap().unwrap();
+        let frames = std::iter::once(first).chain((0..12).map(|_| core.step().unwrap()));
+        frames.map(|frame| (frame.lanes[0].next, frame.lanes[0].pick)).collect()
+    };
+    let (kept, dropped) = (run(LogitRows::Keep, true), run(LogitRows::Drop, false));
+    for ((a, with), (b, without)) in kept.iter().zip(&dropped) {
+        let (with, without) = (with.unwrap(), without.unwrap());
+        let doubtful = with.margin < 1e-4 || without.margin < 1e-4;
+        assert!(a == b || doubtful, "{a:?} {with:?} {b:?} {without:?}");
+        assert!(doubtful || far(&without.scores, &with.scores, 1.0) <= NEAR, "{with:?} {without:?}");
+    }
+    let vocab = 4 * 320;
+    assert_eq!(dropped.iter().skip(1).map(|(_, pick)| pick.unwrap().dropped).collect::<Vec<_>>(), vec![vocab; 12]);
+}
+
+#[test]
+fn a_step_along_its_time_and_what_the_device_can_do() {
+    let (_folder, model, prompt) = family("qwen3_qknorm");
+    let mut core = on_device(&model, &["full", "tova@50%"]);
+    core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap();
+    core.step().unwrap();
+    let spans = core.backend().timeline();
+    let of = |layer: u32| spans.iter().filter(|span| span.layer == Some(layer)).map(|s| s.name).collect::<Vec<_>>();
+    let operations =
+        ["norm", "q·k·v", "rope·append", "attention", "attention out", "norm", "gate·up", "activation", "down"];
+    assert!((0..4).all(|layer| of(layer) == operations), "{spans:?}");
+    assert!(spans.windows(2).all(|pair| pair[0].start_ns + u64::from(pair[0].ns) == pair[1].start_ns));
+    assert!(core.backend().peaks().unwrap().is_sound());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod gated;
 mod golden;
 mod kept;
 mod libraries;
+mod meter;
 mod mix;
 mod norm;
 mod pack;

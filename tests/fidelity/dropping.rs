@@ -1,11 +1,11 @@
 //! Steps that keep no logits tell the same as those that do, and lanes draw what they draw whoever runs beside them.
 
 use attnscope::engine::frame::Frame;
-use attnscope::engine::{Core, LaneSpec, LogitRows, Options, Pause, Precision, Sampler, open};
+use attnscope::engine::{Core, Device, LaneSpec, LogitRows, Options, Pause, Precision, Sampler, open};
 use attnscope::model::source::Model;
 
+use crate::family::unpack;
 use crate::golden::*;
-use crate::tiny::unpack;
 
 const STEPS: usize = 24;
 
@@ -20,7 +20,8 @@ fn tiny() -> (tempfile::TempDir, Model, Vec<u32>) {
 fn start(model: &Model, prompt: &[u32], lanes: &[&str], sampler: &Sampler, rows: LogitRows) -> Core {
     let lanes = lanes.iter().map(|spec| LaneSpec { sampler: sampler.clone(), ..lane(spec) }).collect();
     let precision = Precision::F32;
-    let options = Options { precision, threads: 2, kv: None, queries_budget: 1 << 30, chunk: 256, lanes };
+    let options =
+        Options { device: Device::Cpu, precision, threads: 2, kv: None, queries_budget: 1 << 30, chunk: 256, lanes };
     let mut core = open(model, &options, |_, _| {}).unwrap().0;
     core.logit_rows = rows;
     core.read_prompt(prompt, |_, _| Pause::Continue).unwrap();

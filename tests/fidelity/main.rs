@@ -17,5 +17,6 @@ mod readers;
 mod sharing;
 mod slow;
 mod storage;
+mod timings;
 mod tiny;
 mod travel;

@@ -231,6 +231,7 @@ fn ops(rows: usize) -> Vec<OpTime> {
             ns,
             bytes: bytes * calls as u64,
             flops: flops * calls as u64 * rows as u64,
+            product: name.starts_with("matmul") || name == "head",
         }
     };
     vec![
@@ -245,6 +246,58 @@ fn ops(rows: usize) -> Vec<OpTime> {
         one("head", 1, 900_000, 30_000_000, 56_000_000),
         one("policy", LAYERS, 1100, 4096, 2048),
     ]
+}
+
+/// Every operation of every layer in the order of a pass; the head at the end.
+fn timeline(ops: &[OpTime]) -> Timeline {
+    const LAYER: [&str; 11] = [
+        "norm",
+        "matmul qkv",
+        "rope",
+        "attention",
+        "matmul o",
+        "probe residual",
+        "norm",
+        "matmul gate up",
+        "matmul down",
+        "probe residual",
+        "policy",
+    ];
+    let layers = (0..LAYERS as u16).flat_map(|layer| LAYER.map(|name| (name, layer + 1)));
+    let calls: Vec<(&str, u16)> =
+        [("probe residual", 0)].into_iter().chain(layers).chain([("norm", 0), ("head", 0)]).collect();
+    let op = |name: &str| ops.iter().position(|op| *op.name == *name).expect("an operation");
+    Timeline {
+        op: calls.iter().map(|(name, _)| op(name) as u16).collect(),
+        layer: calls.iter().map(|(_, layer)| *layer).collect(),
+        gap_ns: calls.iter().map(|(name, _)| if *name == "rope" { 300 } else { 0 }).collect(),
+        bytes: calls.iter().map(|(name, _)| ops[op(name)].bytes / u64::from(ops[op(name)].calls)).collect(),
+    }
+}
+
+fn peaks() -> Peaks {
+    let how = "best of 5, 2 threads: reading 128 MiB, the largest cache being 32 MiB; f32 by the float product kernel in cache; products by the kernel for the model's packed weights and 8-bit rows in cache";
+    Peaks { read_bytes_per_s: 33e9, flops_per_s: 120e9, product_flops_per_s: 410e9, how: how.into() }
+}
+
+/// Step 9 has been waiting for its card.
+fn card(step: u32) -> CardSample {
+    CardSample {
+        age_ms: if step == 9 { 7_300 } else { 180 },
+        busy_percent: Some(80 + step % 7),
+        memory_busy_percent: Some(60 + step % 5),
+        process_bytes: Some(3 << 30),
+        used_bytes: Some(40 << 30),
+        total_bytes: Some(141 << 30),
+        power_mw: Some(400_000 + 1500 * step),
+        power_limit_mw: Some(700_000),
+        temperature_c: Some(55 + step % 3),
+        sm_mhz: Some(1980),
+        memory_mhz: Some(3201),
+        to_card_kb_s: Some(12_000),
+        from_card_kb_s: None,
+        throttle: Some(4),
+    }
 }
 
 pub fn frame(step: u32, n: usize, lanes: usize) -> Frame {
@@ -290,10 +343,14 @@ pub fn frame(step: u32, n: usize, lanes: usize) -> Frame {
         )],
         _ => Vec::new(),
     };
+    let ops = ops(if step == 0 { n } else { 1 });
     Frame {
         step,
         partial: None,
-        ops: ops(if step == 0 { n } else { 1 }),
+        timeline: if step == 0 { Timeline::default() } else { timeline(&ops) },
+        ops,
+        peaks: Some(Arc::new(peaks())),
+        card: Some(card(step)),
         memory: Memory {
             weights: 98 << 20,
             kv,

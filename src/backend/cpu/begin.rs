@@ -12,7 +12,10 @@ impl CpuBackend {
         self.probes_on = probes;
         self.keep_queries = keep_queries;
         self.steps.clear();
+        self.layer = None;
         self.times.clear();
+        self.spans.clear();
+        self.timed_ns = 0;
         self.pending_points.clear();
         self.points_seen = 0;
         self.logit_rows = 0;

@@ -76,6 +76,10 @@ impl CpuBackend {
             record.ns.push(ns);
             record.bytes += step.bytes;
             record.flops += step.flops;
+            record.product = step.op.is_product();
+            let (start_ns, bytes) = (self.timed_ns, step.bytes);
+            self.spans.push(OpSpan { name: step.name, layer: step.layer, start_ns, ns, bytes });
+            self.timed_ns += u64::from(ns);
         }
         outcome.map_err(|why| failed("an operation", why))?;
         if stopped.into_inner() {

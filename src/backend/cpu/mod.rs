@@ -16,6 +16,7 @@ mod matmul_op;
 mod means;
 #[cfg(test)]
 mod packed_tests;
+pub mod peaks;
 mod pool;
 mod program;
 pub(in crate::backend) mod project;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cache::{HeadCache, Queries, Strand, Wiring};
+use crate::engine::frame::{OpSpan, Peaks};
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
@@ -104,7 +106,12 @@ pub struct CpuBackend {
     /// Copy the residual points of all rows, however many.
     save_all_points: bool,
     logit_rows: usize,
+    /// Of what is being recorded.
+    layer: Option<u32>,
     times: BTreeMap<&'static str, OpRecord>,
+    /// Every operation of the pass so far, in order, and the time of all of them.
+    spans: Vec<OpSpan>,
+    timed_ns: u64,
 }
 
 #[derive(Default)]
@@ -112,6 +119,7 @@ struct OpRecord {
     ns: Vec<u32>,
     bytes: u64,
     flops: u64,
+    product: bool,
 }
 
 impl CpuBackend {
@@ -164,13 +172,16 @@ impl CpuBackend {
             points_seen: 0,
             save_all_points: false,
             logit_rows: 0,
+            layer: None,
             times: BTreeMap::new(),
+            spans: Vec::new(),
+            timed_ns: 0,
             shape,
         })
     }
 
     fn push(&mut self, name: &'static str, op: Op, bytes: u64, flops: u64) {
-        self.steps.push(Step { op, name, bytes, flops });
+        self.steps.push(Step { op, name, layer: self.layer, bytes, flops });
     }
 
     /// Bytes of one activation matrix of the pass.
@@ -292,6 +303,10 @@ impl Backend for CpuBackend {
 
     fn begin(&mut self, rows: &[Row], probes: Probes, keep_queries: Option<CacheId>) -> Result<()> {
         self.begin_pass(rows, probes, keep_queries)
+    }
+
+    fn in_layer(&mut self, layer: Option<usize>) {
+        self.layer = layer.map(|layer| layer as u32);
     }
 
     fn embed(&mut self, scale: f32, out: Buf) {
@@ -429,5 +444,9 @@ impl Backend for CpuBackend {
 
     fn save_all_points(&mut self, on: bool) {
         self.save_all_points = on;
+    }
+
+    fn peaks(&mut self) -> Result<Peaks> {
+        peaks::measure(&mut self.pool, peaks::typical(&self.matrices), self.isa)
     }
 }

@@ -135,8 +135,16 @@ pub enum Op {
 pub struct Step {
     pub op: Op,
     pub name: &'static str,
+    pub layer: Option<u32>,
     pub bytes: u64,
     pub flops: u64,
+}
+
+impl Op {
+    /// A product with weights of the model's.
+    pub fn is_product(&self) -> bool {
+        matches!(self, Op::Matmul { .. } | Op::Gated { .. } | Op::Head { .. })
+    }
 }
 
 /// Rows of one cache that follow each other: `rows first..first + len` of the pass.

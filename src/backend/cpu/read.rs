@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::backend::draw::Drawn;
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Queries, Saved, Strand, Wiring};
-use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
+use crate::engine::frame::{AttentionStats, KvNorms, OpSpan, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
 use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
@@ -116,10 +116,15 @@ impl Inspect for CpuBackend {
             ns: record.ns.clone(),
             bytes: record.bytes,
             flops: record.flops,
+            product: record.product,
         };
         let mut times: Vec<OpTime> = self.times.iter().map(one).collect();
         times.sort_by_key(|t| std::cmp::Reverse(t.total_ns));
         times
+    }
+
+    fn timeline(&self) -> Vec<OpSpan> {
+        self.spans.clone()
     }
 
     fn activation_bytes(&self) -> u64 {

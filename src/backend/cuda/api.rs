@@ -45,6 +45,7 @@ api! {
     count = "cuDeviceGetCount" (*mut c_int);
     device = "cuDeviceGet" (*mut c_int, c_int);
     name = "cuDeviceGetName" (*mut c_char, c_int, c_int);
+    uuid = "cuDeviceGetUuid_v2" (*mut u8, c_int);
     attribute = "cuDeviceGetAttribute" (*mut c_int, c_int, c_int);
     retain_context = "cuDevicePrimaryCtxRetain" (*mut Handle, c_int);
     release_context = "cuDevicePrimaryCtxRelease_v2" (c_int);

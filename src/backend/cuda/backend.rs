@@ -130,6 +130,7 @@ pub struct Grids {
     pub norms: Room,
     /// [rows asked for][V]
     pub logits: Room,
+    pub drawn: super::sample::DrawnRooms,
 }
 
 /// Between kernels of one attention.
@@ -142,6 +143,8 @@ pub struct Between {
     pub lse: Room,
     /// Of a change of a weight [rows][rank].
     pub low_rank: Room,
+    /// Activations as sums of bf16 [3][rows, width], 16 bits each.
+    pub terms: Room,
 }
 
 pub struct CudaBackend {
@@ -211,7 +214,7 @@ impl CudaBackend {
             rows: Rows::default(),
             grids: Grids::default(),
             between: Between::default(),
-            program: Program::default(),
+            program: Program::new(),
             pending: None,
             points_seen: 0,
             logit_rows: 0,

@@ -39,7 +39,7 @@ pub struct Launch<'a> {
 }
 
 /// out (+)= x · weightsᵀ, summed in f32.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gemm {
     /// Number type of x and weights.
     pub kind: KvType,
@@ -69,6 +69,22 @@ pub struct Graph(pub u64);
 pub trait Device: Send + Sync {
     /// e.g. "NVIDIA H100 80GB HBM3, compute 9.0".
     fn describe(&self) -> String;
+    /// As NVML knows it, `GPU-…`; `None` where it has none.
+    fn uuid(&self) -> Option<String> {
+        None
+    }
+    /// Bytes that are free; `None` where that is not known.
+    fn room(&self) -> Option<u64> {
+        None
+    }
+    /// Blocks of threads that work at a time, if each takes a whole multiprocessor.
+    fn multiprocessors(&self) -> usize {
+        1
+    }
+    /// [`Device::product`] does something.
+    fn has_products(&self) -> bool {
+        false
+    }
     /// Memory with anything in it, aligned to 256 bytes.
     fn allocate(&self, bytes: usize) -> Result<u64>;
     fn free(&self, at: u64, bytes: usize);

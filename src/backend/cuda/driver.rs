@@ -28,6 +28,7 @@ const LOST: [c_uint; 9] = [46, 214, 220, 700, 702, 713, 715, 718, 719];
 const PLAIN_SHARED: u32 = 48 << 10;
 
 /// As cuda.h numbers them.
+const ATTRIBUTE_MULTIPROCESSORS: c_int = 16;
 const ATTRIBUTE_MAJOR: c_int = 75;
 const ATTRIBUTE_MINOR: c_int = 76;
 const FUNCTION_SHARED: c_int = 8;
@@ -204,6 +205,21 @@ impl Driver {
         Ok(module)
     }
 
+    /// cuBLAS, opened at the first time it is asked for.
+    fn products(&self) -> std::result::Result<MutexGuard<'_, Products>, CudaError> {
+        // the context becomes current
+        self.call("taking a card", |_| 0)?;
+        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Products::Unasked = *products {
+            *products = Products::Absent;
+            if let Some(library) = found(Library::Cublas, Some(self.version)) {
+                // SAFETY: the stream is the context's, and is ended after it.
+                *products = Products::Open(unsafe { Blas::new(library?, self.stream) }?);
+            }
+        }
+        Ok(products)
+    }
+
     fn events(&self) -> MutexGuard<'_, Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,6 +233,19 @@ impl Driver {
 impl Device for Driver {
     fn describe(&self) -> String {
         format!("{}, compute capability {}.{}", self.name, self.card / 10, self.card % 10)
+    }
+
+    fn uuid(&self) -> Option<String> {
+        let mut id = [0_u8; 16];
+        // SAFETY: writes 16 bytes.
+        self.call("asking for the card's UUID", |api| unsafe { (api.uuid)(id.as_mut_ptr(), self.index) }).ok()?;
+        let part = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let parts = [&id[..4], &id[4..6], &id[6..8], &id[8..10], &id[10..]].map(part);
+        Some(format!("GPU-{}", parts.join("-")))
+    }
+
+    fn room(&self) -> Option<u64> {
+        self.memory().ok().map(|(free, _)| free)
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
@@ -291,18 +320,28 @@ impl Device for Driver {
         })?)
     }
 
-    fn product(&self, gemm: Gemm) -> Result<bool> {
-        // the context becomes current
-        self.call("taking a card", |_| 0)?;
-        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Products::Unasked = *products {
-            *products = match found(Library::Cublas, Some(self.version)) {
-                // SAFETY: the stream is the context's, and is ended after it.
-                Some(library) => Products::Open(unsafe { Blas::new(library?, self.stream) }?),
-                None => Products::Absent,
-            };
+    fn multiprocessors(&self) -> usize {
+        let mut count = 0;
+        // SAFETY: writes a number.
+        let asked = self.call("asking what a card can do", |api| unsafe {
+            (api.attribute)(&mut count, ATTRIBUTE_MULTIPROCESSORS, self.index)
+        });
+        asked.map_or(1, |()| count.max(1) as usize)
+    }
+
+    /// A library that cannot be opened is told of and done without.
+    fn has_products(&self) -> bool {
+        match self.products().map(|products| matches!(*products, Products::Open(_))) {
+            Ok(open) => open,
+            Err(error) => {
+                self.loaded.lock().unwrap_or_else(PoisonError::into_inner).notes.push(error.to_string());
+                false
+            }
         }
-        match &*products {
+    }
+
+    fn product(&self, gemm: Gemm) -> Result<bool> {
+        match &*self.products()? {
             Products::Open(blas) => Ok(blas.product(&gemm).map(|()| true)?),
             Products::Unasked | Products::Absent => Ok(false),
         }

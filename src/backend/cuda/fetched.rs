@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use super::backend::CudaBackend;
 use super::records::{NORMS, REDUCTIONS, STATS};
+use crate::backend::draw::Drawn;
 
 /// Copies on this side, until the next pass.
 #[derive(Default)]
@@ -13,11 +14,17 @@ pub struct Fetched {
     residual: OnceLock<Vec<f32>>,
     attention: OnceLock<Vec<f32>>,
     norms: OnceLock<Vec<f32>>,
+    drawn: OnceLock<Vec<Drawn>>,
 }
 
 impl CudaBackend {
     pub(super) fn forget_fetched(&mut self) {
         self.fetched = Fetched::default();
+    }
+
+    /// [rows drawn from]
+    pub(super) fn fetched_drawn(&self) -> &[Drawn] {
+        self.fetched.drawn.get_or_init(|| self.read_drawn())
     }
 
     /// NaN where the device no longer answers: no number is made up, and the failure is told.

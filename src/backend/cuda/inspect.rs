@@ -10,12 +10,14 @@ use super::device::{Arg, Launch};
 use super::exchange::{all_to_host, to_device};
 use super::memory::Memory;
 use super::queries::DeviceQueries;
+use super::record::FEW;
 use super::records::{MOST, NORMS, REDUCTIONS, STATS, Slots};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::project::projected;
+use crate::backend::draw::Drawn;
 use crate::backend::{Attention, BackendError, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Saved, Wiring};
-use crate::engine::frame::{AttentionStats, KvNorms, OpTime, ResidualStats};
+use crate::engine::frame::{AttentionStats, KvNorms, OpSpan, OpTime, ResidualStats};
 use crate::model::tensor::Tensor;
 use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
@@ -188,6 +190,14 @@ impl Inspect for CudaBackend {
 
     fn op_times(&self) -> Vec<OpTime> {
         self.program.times()
+    }
+
+    fn timeline(&self) -> Vec<OpSpan> {
+        if self.rows.count() > FEW { Vec::new() } else { self.program.spans() }
+    }
+
+    fn drawn(&self) -> &[Drawn] {
+        self.fetched_drawn()
     }
 
     fn activation_bytes(&self) -> u64 {

@@ -16,10 +16,13 @@ pub enum Library {
     Nvrtc,
     Cublas,
     CublasLt,
+    /// Names ranges of time for Nsight's tools.
+    Nvtx,
 }
 
 impl Library {
-    pub const ALL: [Library; 5] = [Library::Cuda, Library::Nvml, Library::Nvrtc, Library::Cublas, Library::CublasLt];
+    pub const ALL: [Library; 6] =
+        [Library::Cuda, Library::Nvml, Library::Nvrtc, Library::Cublas, Library::CublasLt, Library::Nvtx];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -28,6 +31,7 @@ impl Library {
             Library::Nvrtc => "NVRTC",
             Library::Cublas => "cuBLAS",
             Library::CublasLt => "cuBLASLt",
+            Library::Nvtx => "NVTX",
         }
     }
 
@@ -39,12 +43,13 @@ impl Library {
             Library::Nvrtc => "libnvrtc.so",
             Library::Cublas => "libcublas.so",
             Library::CublasLt => "libcublasLt.so",
+            Library::Nvtx => "libnvToolsExt.so",
         }
     }
 
     /// Versions of its file that will do, the newest first.
     fn versions(self) -> &'static [u32] {
-        if self.of_driver() { &[1] } else { &[13, 12] }
+        if self.of_driver() || self == Library::Nvtx { &[1] } else { &[13, 12] }
     }
 
     /// Whether it comes with the driver.
@@ -58,6 +63,7 @@ impl Library {
             Library::Cuda | Library::Nvml => return "it comes with NVIDIA's driver".into(),
             Library::Nvrtc => "nvidia-cuda-nvrtc",
             Library::Cublas | Library::CublasLt => "nvidia-cublas",
+            Library::Nvtx => return "it comes with a CUDA toolkit up to 12".into(),
         };
         match driver {
             Some(driver) if driver.major < 13 => format!("pip install {package}-cu12"),

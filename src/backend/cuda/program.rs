@@ -2,27 +2,37 @@
 //! gathered into a graph and carried out in one call from then on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::device::{Arg, Device, Graph, Launch, Mark};
+use super::device::{Arg, Device, Gemm, Graph, Launch, Mark};
 use crate::backend::{BackendError, Result};
-use crate::engine::frame::OpTime;
+use crate::engine::frame::{OpSpan, OpTime};
+use crate::meter::nvtx::Nvtx;
 
+/// Something to carry out.
 #[derive(Debug, Clone, PartialEq)]
-struct Kept {
-    kernel: &'static str,
-    grid: [u32; 3],
-    block: u32,
-    shared: u32,
-    args: Vec<Arg>,
+enum Kept {
+    Launch {
+        kernel: &'static str,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        args: Vec<Arg>,
+    },
+    /// By the device's library, which is there.
+    Product(Gemm),
 }
 
 /// An operation: where its launches end, and what it has to touch and compute at least.
 #[derive(Debug, Clone)]
 struct Op {
     name: &'static str,
+    layer: Option<u32>,
+    /// A product with weights.
+    product: bool,
     end: usize,
     bytes: u64,
     flops: u64,
@@ -33,6 +43,7 @@ struct Record {
     ns: Vec<u32>,
     bytes: u64,
     flops: u64,
+    product: bool,
 }
 
 /// What was carried out, and its graph with the marks in it where that was more than once.
@@ -51,36 +62,73 @@ impl Known {
 /// Programs that are known again: steps, and what runs between them.
 const KNOWN: usize = 4;
 
-#[derive(Default)]
 pub struct Program {
     launches: Vec<Kept>,
     ops: Vec<Op>,
     /// What was carried out lately, the newest first.
     known: VecDeque<Known>,
     times: BTreeMap<&'static str, Record>,
+    /// The same calls in their order, and their time together, ns.
+    spans: Vec<OpSpan>,
+    spent_ns: u64,
+    /// To which what is recorded belongs.
+    pub layer: Option<u32>,
+    /// Where a tool of NVIDIA's may be listening.
+    nvtx: Option<Nvtx>,
     /// The last run was one graph.
     pub whole: bool,
 }
 
 impl Program {
+    pub fn new() -> Self {
+        Self {
+            launches: Vec::new(),
+            ops: Vec::new(),
+            known: VecDeque::new(),
+            times: BTreeMap::new(),
+            spans: Vec::new(),
+            spent_ns: 0,
+            layer: None,
+            nvtx: Nvtx::open(),
+            whole: false,
+        }
+    }
+
     /// A new pass.
     pub fn clear(&mut self) {
         self.launches.clear();
         self.ops.clear();
         self.times.clear();
-        self.whole = false;
+        self.spans.clear();
+        (self.spent_ns, self.layer, self.whole) = (0, None, false);
     }
 
     /// Launches that follow belong to this operation.
     pub fn op(&mut self, name: &'static str, bytes: u64, flops: u64) {
-        self.ops.push(Op { name, end: self.launches.len(), bytes, flops });
+        let (layer, end) = (self.layer, self.launches.len());
+        self.ops.push(Op { name, layer, product: false, end, bytes, flops });
+    }
+
+    /// The same of a product with weights.
+    pub fn product(&mut self, name: &'static str, bytes: u64, flops: u64) {
+        self.op(name, bytes, flops);
+        self.ops.iter_mut().last().iter_mut().for_each(|op| op.product = true);
     }
 
     pub fn launch(&mut self, kernel: &'static str, grid: [usize; 3], block: u32, shared: usize, args: Vec<Arg>) {
         if grid.contains(&0) {
             return;
         }
-        self.launches.push(Kept { kernel, grid: grid.map(|n| n as u32), block, shared: shared as u32, args });
+        self.keep(Kept::Launch { kernel, grid: grid.map(|n| n as u32), block, shared: shared as u32, args });
+    }
+
+    /// A product by the device's library, which has to be there; not where the pass may become a graph.
+    pub fn multiply(&mut self, gemm: Gemm) {
+        self.keep(Kept::Product(gemm));
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        self.launches.push(kept);
         if let Some(op) = self.ops.last_mut() {
             op.end = self.launches.len();
         }
@@ -88,12 +136,26 @@ impl Program {
 
     /// Time of what was not launched.
     pub fn spent(&mut self, name: &'static str, time: Duration) {
-        self.times.entry(name).or_default().ns.push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
+        let (layer, ns) = (self.layer, u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
+        self.note_time(&Op { name, layer, product: false, end: 0, bytes: 0, flops: 0 }, ns);
+    }
+
+    fn note_time(&mut self, op: &Op, ns: u32) {
+        let record = self.times.entry(op.name).or_default();
+        record.ns.push(ns);
+        record.bytes += op.bytes;
+        record.flops += op.flops;
+        record.product = op.product;
+        self.spans.push(OpSpan { name: op.name, layer: op.layer, start_ns: self.spent_ns, ns, bytes: op.bytes });
+        self.spent_ns += u64::from(ns);
     }
 
     /// The newest launch, where it is of that kernel.
-    pub fn newest(&mut self, kernel: &str) -> Option<&mut Vec<Arg>> {
-        self.launches.last_mut().filter(|launch| launch.kernel == kernel).map(|launch| &mut launch.args)
+    pub fn newest(&mut self, wanted: &str) -> Option<&mut Vec<Arg>> {
+        match self.launches.last_mut() {
+            Some(Kept::Launch { kernel, args, .. }) if *kernel == wanted => Some(args),
+            _ => None,
+        }
     }
 
     /// Carries out what was recorded. `timed`: every operation between two marks. `single` wants launches that can be
@@ -104,10 +166,10 @@ impl Program {
             return Err(BackendError::Interrupted);
         }
         self.whole = false;
-        let ends: Vec<usize> = ops.iter().map(|op| op.end).collect();
+        let nvtx = self.nvtx;
         let alone = |launches: &[Kept]| -> Result<Vec<Mark>> {
             device.clear_marks();
-            let marks = walk(device, launches, timed.then_some(&ends), interrupt)?;
+            let marks = walk(device, launches, &ops, timed, nvtx, interrupt)?;
             device.finish()?;
             Ok(marks)
         };
@@ -125,7 +187,7 @@ impl Program {
         };
         if self.known[place].graph.is_none() {
             device.begin_graph()?;
-            let marks = walk(device, &launches, timed.then_some(&ends), &AtomicBool::new(false));
+            let marks = walk(device, &launches, &ops, timed, None, &AtomicBool::new(false));
             let graph = device.end_graph();
             self.known[place].graph = Some((graph?, marks?));
         }
@@ -140,10 +202,7 @@ impl Program {
     fn note_times(&mut self, device: &Arc<dyn Device>, ops: &[Op], marks: &[Mark]) -> Result<()> {
         for (op, ends) in ops.iter().zip(marks.windows(2)) {
             let ns = u32::try_from(device.between(ends[0], ends[1])?).unwrap_or(u32::MAX);
-            let record = self.times.entry(op.name).or_default();
-            record.ns.push(ns);
-            record.bytes += op.bytes;
-            record.flops += op.flops;
+            self.note_time(op, ns);
         }
         Ok(())
     }
@@ -151,6 +210,11 @@ impl Program {
     /// No graph is kept.
     pub fn forget(&mut self, device: &Arc<dyn Device>) {
         self.known.drain(..).for_each(|known| known.give_back(device));
+    }
+
+    /// The calls of the operations since `clear`, in their order.
+    pub fn spans(&self) -> Vec<OpSpan> {
+        self.spans.clone()
     }
 
     /// Of the operations since `clear`, the longest first.
@@ -162,6 +226,7 @@ impl Program {
             ns: record.ns.clone(),
             bytes: record.bytes,
             flops: record.flops,
+            product: record.product,
         };
         let mut times: Vec<OpTime> = self.times.iter().map(one).collect();
         times.sort_by_key(|time| std::cmp::Reverse(time.total_ns));
@@ -169,34 +234,49 @@ impl Program {
     }
 }
 
-/// Launches, with a mark before them and behind each of `ends` where there are some.
+/// Launches, operation by operation; `timed`: with a mark before them and behind each operation.
 fn walk(
     device: &Arc<dyn Device>,
     launches: &[Kept],
-    ends: Option<&Vec<usize>>,
+    ops: &[Op],
+    timed: bool,
+    nvtx: Option<Nvtx>,
     interrupt: &AtomicBool,
 ) -> Result<Vec<Mark>> {
-    let mut marks = Vec::new();
-    let mut ends = ends.map(|ends| ends.iter().peekable());
-    if ends.is_some() {
-        marks.push(device.mark()?);
+    let (mut marks, mut from) = (Vec::new(), 0);
+    let mut mark = || if timed { device.mark().map(|mark| marks.push(mark)) } else { Ok(()) };
+    mark()?;
+    for op in ops {
+        nvtx.iter().for_each(|nvtx| nvtx.push(&range(op)));
+        let done = each(device, &launches[from..op.end], interrupt);
+        nvtx.iter().for_each(Nvtx::pop);
+        done?;
+        mark()?;
+        from = op.end;
     }
-    let mut mark = |at: usize| -> Result<()> {
-        while ends.as_mut().is_some_and(|ends| ends.next_if(|&&end| end == at).is_some()) {
-            marks.push(device.mark()?);
-        }
-        Ok(())
-    };
-    mark(0)?;
-    for (i, Kept { kernel, grid, block, shared, args }) in launches.iter().enumerate() {
+    Ok(marks)
+}
+
+/// "layer 3 → norm"
+fn range(op: &Op) -> CString {
+    let name = op.layer.map_or(op.name.into(), |layer| format!("layer {layer} → {}", op.name));
+    CString::new(name).unwrap_or_default()
+}
+
+fn each(device: &Arc<dyn Device>, launches: &[Kept], interrupt: &AtomicBool) -> Result<()> {
+    for kept in launches {
         if interrupt.swap(false, Ordering::Relaxed) {
             // what was launched goes on; nobody may use what it writes before it is done
             device.finish()?;
             return Err(BackendError::Interrupted);
         }
-        let block = [*block, 1, 1];
-        device.launch(Launch { kernel, grid: *grid, block, shared: *shared, args })?;
-        mark(i + 1)?;
+        match kept {
+            Kept::Launch { kernel, grid, block, shared, args } => {
+                let block = [*block, 1, 1];
+                device.launch(Launch { kernel, grid: *grid, block, shared: *shared, args })?;
+            }
+            Kept::Product(gemm) => _ = device.product(*gemm)?,
+        }
     }
-    Ok(marks)
+    Ok(())
 }

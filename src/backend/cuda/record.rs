@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::backend::{CudaBackend, Matrix as Activations, Place, Room};
-use super::device::Arg;
+use super::blas::TERMS;
+use super::device::{Arg, Gemm};
 use super::memory::Memory;
-use super::records::{F32, STATS, activation};
+use super::records::{BF16, F32, STATS, activation};
 use super::weights::{Change, Linear, Table};
 use crate::backend::cpu::linear::dequantize;
+use crate::backend::draw::Draw;
 use crate::backend::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Vector};
+use crate::cache::KvType;
+use crate::engine::frame::Peaks;
 use crate::engine::message::Probes;
 use crate::model::config::Activation;
 use crate::model::tensor::Tensor;
 
 /// From so many rows on a tile of rows shares what it reads of the weights; below, each kernel is built for its number.
-const FEW: usize = 16;
+pub(super) const FEW: usize = 16;
 
 /// out[rows, first …] (+)= x[rows] · wᵀ + bias: addresses, and the width of out.
 #[derive(Clone, Copy)]
@@ -30,11 +34,11 @@ struct Product {
 }
 
 impl CudaBackend {
-    fn at(&self, x: Buf) -> u64 {
+    pub(super) fn at(&self, x: Buf) -> u64 {
         self.buffers[x.0].memory.at(0)
     }
 
-    fn width(&self, x: Buf) -> usize {
+    pub(super) fn width(&self, x: Buf) -> usize {
         self.buffers[x.0].width
     }
 
@@ -50,13 +54,19 @@ impl CudaBackend {
     fn launch_part(&mut self, weights: (u64, i32, usize, usize), first: usize, product: Product) {
         let (at, format, outs, cols) = weights;
         let Product { x, rows, bias, out, width, add } = product;
-        let (kernel, grid, block) = match rows {
-            0..=1 => ("product_1", [outs.div_ceil(4), 1, 1], 128),
-            2 => ("product_2", [outs.div_ceil(4), 1, 1], 128),
-            3..=4 => ("product_4", [outs.div_ceil(4), 1, 1], 128),
-            5..=8 => ("product_8", [outs.div_ceil(4), 1, 1], 128),
-            9..=FEW => ("product_16", [outs.div_ceil(4), 1, 1], 128),
-            _ => ("product_many", [outs.div_ceil(64), rows.div_ceil(64), 1], 256),
+        let few = [outs.div_ceil(4), 1, 1];
+        let tiles = |outs_of: usize, rows_of: usize| [outs.div_ceil(outs_of), rows.div_ceil(rows_of), 1];
+        let [wide, tall, _] = tiles(128, 128);
+        let (kernel, grid, block, shared) = match rows {
+            0..=1 => ("product_1", few, 128, 0),
+            2 => ("product_2", few, 128, 0),
+            3..=4 => ("product_4", few, 128, 0),
+            5..=8 => ("product_8", few, 128, 0),
+            9..=FEW => ("product_16", few, 128, 0),
+            // the reference: plain f32
+            _ if self.exact => ("product_many", tiles(64, 64), 256, 0),
+            _ if wide * tall >= self.device.multiprocessors() => ("product_tensor_128", [wide, tall, 1], 256, 65536),
+            _ => ("product_tensor_32", tiles(64, 32), 128, 24576),
         };
         let bias = bias.map_or(0, |bias| bias + 4 * first as u64);
         let int = |x: usize| Arg::Int(x as i32);
@@ -74,19 +84,45 @@ impl CudaBackend {
             Arg::Int(i32::from(add)),
         ];
         if rows > 0 {
-            self.program.launch(kernel, grid, block, 0, args);
+            self.program.launch(kernel, grid, block, shared, args);
         }
+    }
+
+    /// Many rows and weights in BF16: the activations in three terms of BF16, each multiplied by cuBLAS. False where
+    /// that is not how it is done: the kernel takes it.
+    fn multiply_in_terms(&mut self, part: (u64, i32, usize, usize), first: usize, product: Product) -> bool {
+        let (weights, format, outs, inputs) = part;
+        let Product { x, rows, bias, out, width, add } = product;
+        if rows <= FEW || format != BF16 || bias.is_some() || !self.device.has_products() {
+            return false;
+        }
+        // three halves of a number take one and a half
+        let reserved = self.between.terms.reserve(&self.device, (rows * inputs * TERMS).div_ceil(2));
+        if self.note(reserved).is_none() {
+            return true;
+        }
+        let (terms, count) = (self.between.terms.at(0), rows * inputs);
+        let args = vec![Arg::Pointer(x), Arg::Pointer(terms), Arg::Int(count as i32)];
+        self.program.launch("split_bf16", [count.div_ceil(256), 1, 1], 256, 0, args);
+        for term in 0..TERMS {
+            let (x, out) = (terms + (2 * term * count) as u64, out + 4 * first as u64);
+            let (kind, add) = (KvType::BF16, add || term > 0);
+            self.program.multiply(Gemm { kind, x, weights, out, rows, inputs, outs, width, add });
+        }
+        true
     }
 
     fn product(&mut self, w: Matrix, product: Product) {
         for i in 0..self.matrices[w.0].parts.len() {
             let (part, cols) = (&self.matrices[w.0].parts[i], self.matrices[w.0].cols);
             let (weights, first) = ((part.bytes.at(0), part.format, part.rows, cols), part.first);
-            self.launch_part(weights, first, product);
+            if !self.multiply_in_terms(weights, first, product) {
+                self.launch_part(weights, first, product);
+            }
         }
     }
 
-    fn product_cost(&self, w: Matrix, rows: usize) -> (u64, u64) {
+    pub(super) fn product_cost(&self, w: Matrix, rows: usize) -> (u64, u64) {
         let w = &self.matrices[w.0];
         let activations = (rows * (w.cols + w.rows) * 4) as u64;
         (w.bytes() + activations, 2 * (rows * w.rows * w.cols) as u64)
@@ -95,7 +131,7 @@ impl CudaBackend {
     fn multiply(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf, add: bool) {
         self.settle_point();
         let (bytes, flops) = self.product_cost(w, self.rows.count());
-        self.program.op(name, bytes, flops);
+        self.program.product(name, bytes, flops);
         let (rows, bias) = (self.rows.count(), self.vector_at(bias));
         self.product(w, Product { x: self.at(x), rows, bias, out: self.at(out), width: self.width(out), add });
     }
@@ -198,6 +234,7 @@ impl Backend for CudaBackend {
         self.told()?;
         self.program.clear();
         self.forget_fetched();
+        self.grids.drawn.clear();
         (self.pending, self.points_seen, self.logit_rows) = (None, 0, 0);
         let host_of = |cache: CacheId| match &self.caches[cache.0] {
             Place::Host(host) => Some(*host),
@@ -208,6 +245,16 @@ impl Backend for CudaBackend {
         let (of_host, keep) = (of_host.collect(), keep_queries.and_then(host_of));
         self.host.begin(of_host, probes, keep)?;
         self.begin_rows(rows, probes, keep_queries)
+    }
+
+    fn in_layer(&mut self, layer: Option<usize>) {
+        // what is pending belongs to the layer before
+        if layer.is_some() {
+            self.program.layer = layer.map(|layer| layer as u32);
+        } else {
+            self.settle_point();
+            self.program.layer = None;
+        }
     }
 
     fn embed(&mut self, scale: f32, out: Buf) {
@@ -352,7 +399,7 @@ impl Backend for CudaBackend {
         }
         self.logit_rows = rows.len();
         let (bytes, flops) = self.product_cost(w, rows.len());
-        self.program.op("head", bytes, flops);
+        self.program.product("head", bytes, flops);
         let x = self.at(x) + (rows.start * self.width(x) * 4) as u64;
         let out = self.grids.logits.at(0);
         self.product(w, Product { x, rows: rows.len(), bias: None, out, width: vocab, add: false });
@@ -362,6 +409,24 @@ impl Backend for CudaBackend {
             let args = vec![Arg::Pointer(out), Arg::Float(cap), Arg::Int(count as i32)];
             self.program.launch("softcap", [count.div_ceil(256), 1, 1], 256, 0, args);
         }
+    }
+
+    fn draw(&mut self, w: Matrix, x: Buf, rows: Range<usize>, softcap: Option<f32>, draws: &[Draw]) {
+        self.settle_point();
+        let recorded = self.record_draw(w, x, rows, softcap, draws);
+        self.note(recorded);
+    }
+
+    fn fuses_draw(&self) -> bool {
+        true
+    }
+
+    fn peaks(&mut self) -> Result<Peaks> {
+        self.measured_peaks()
+    }
+
+    fn card(&self) -> Option<String> {
+        self.device.uuid()
     }
 
     fn run(&mut self) -> Result<()> {

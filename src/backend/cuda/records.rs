@@ -53,13 +53,14 @@ pub const fn kv(kind: KvType) -> i32 {
 
 pub const F32: i32 = 0;
 pub const F16: i32 = 1;
+pub const BF16: i32 = 2;
 
 /// `Format` of a stored type; `None` where no kernel reads it.
 pub const fn format(dtype: DType) -> Option<i32> {
     match dtype {
         DType::F32 => Some(F32),
         DType::F16 => Some(F16),
-        DType::BF16 => Some(2),
+        DType::BF16 => Some(BF16),
         DType::Q4_0 => Some(3),
         DType::Q4_1 => Some(4),
         DType::Q8_0 => Some(5),

@@ -55,7 +55,8 @@ fn nan_or_max(a: f32, b: f32) -> f32 {
     if b.is_nan() || b > a { b } else { a }
 }
 
-fn bandwidth(device: &Arc<dyn Device>, bytes: usize) -> Result<f64> {
+/// Memory read and written together while copying `bytes`, bytes per second.
+pub fn bandwidth(device: &Arc<dyn Device>, bytes: usize) -> Result<f64> {
     let (from, to) = (Memory::<u8>::new(device, bytes)?, Memory::<u8>::new(device, bytes)?);
     from.clear()?;
     device.copy(from.at(0), to.at(0), bytes)?;

@@ -62,7 +62,7 @@ impl Shared {
             Library::Nvrtc => self.nvrtc().map(|version| version.to_string()),
             Library::Cublas => self.cublas(),
             Library::CublasLt => self.cublas_lt(),
-            Library::Nvml => None,
+            Library::Nvml | Library::Nvtx => None,
         }
     }
 

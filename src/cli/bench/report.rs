@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::drift::Drift;
 use super::machine::Machine;
 use super::ops::{self, Op};
+use crate::engine::frame::Peaks;
+use crate::meter::overhead::Overhead;
 use crate::tui::text::line;
 
 #[derive(Debug, Serialize)]
@@ -30,8 +32,12 @@ pub struct Report {
     /// Share of the time that the default probes take.
     pub probes_share_of_prefill: f64,
     pub probes_share_of_decode: f64,
+    /// What taking times costs, from steps with and without them in turn; nothing where they are too few.
+    pub timings: Option<Overhead>,
     pub lanes: Lanes,
     pub memory: Memory,
+    /// What the device does at best.
+    pub peaks: Peaks,
     /// One pass over the prompt and one step, probes on; of the last repeat.
     pub prefill_ops: Vec<Op>,
     pub decode_ops: Vec<Op>,
@@ -91,6 +97,11 @@ pub fn text(report: &Report) -> String {
             100.0 * r.probes_share_of_decode
         ),
     );
+    let timings = |o: &Overhead| {
+        let [low, high] = o.quartiles.map(|share| 100.0 * share);
+        format!("{:.1} % of a step (middle half of {} pairs: {low:.1} to {high:.1} %)", 100.0 * o.share, o.pairs)
+    };
+    row("of them taking times", r.timings.as_ref().map_or_else(|| "too few steps to tell".into(), timings));
     row("a step of one lane", format!("{:.2} ms", r.lanes.one_ms));
     row(
         &format!("a step of {} lanes", r.lanes.specs.len()),
@@ -107,6 +118,10 @@ pub fn text(report: &Report) -> String {
         row(name, HumanBytes(bytes).to_string());
     }
     row("peak memory", m.peak_rss.map_or_else(|| "unknown".into(), |bytes| HumanBytes(bytes).to_string()));
+    let p = &r.peaks;
+    let [read, f32, products] = [p.read_bytes_per_s, p.flops_per_s, p.product_flops_per_s].map(|rate| rate / 1e9);
+    row("peak", format!("reads {read:.1} GB/s, f32 {f32:.0} GFLOP/s, products {products:.0} GFLOP/s"));
+    row("", p.how.to_string());
     if let Some(drift) = &r.drift {
         row("drift against f32", drift.to_string());
     }

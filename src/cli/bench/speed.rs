@@ -12,8 +12,10 @@ use super::report::{Lanes, Memory, Report, Speed};
 use crate::cli::exit::Interrupted;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::session::{Session, tell, told};
+use crate::engine::frame::{Frame, Peaks};
 use crate::engine::message::Probes;
 use crate::engine::{Core, LaneSpec, Pause, Precision, Sampler};
+use crate::meter::overhead::{Overhead, overhead};
 use crate::model::source::Model;
 use crate::policy::Policy;
 
@@ -104,10 +106,12 @@ pub fn measure(args: &Args) -> Result<Report> {
             }
         }
     }
+    let timings = timings(&mut session, &ids, args.steps, &interrupt)?;
     let memory = memory(&mut session, &ids, &interrupt)?;
+    let peaks = session.core.peaks()?;
     let specs: Vec<&str> = std::iter::once("full").chain(args.lanes.iter().map(String::as_str)).collect();
     let mut several = open(&specs)?;
-    let lanes = compare_lanes(&mut session, &mut several, &ids, args, &interrupt)?;
+    let lanes = compare_lanes(&mut session, &mut several, &ids, args, &peaks, &interrupt)?;
     drop(several);
     drop(open(&["full"])?);
     let drift = match args.model.precision {
@@ -136,12 +140,27 @@ pub fn measure(args: &Args) -> Result<Report> {
         probes_off: speed(1),
         probes_share_of_prefill: share(&reading),
         probes_share_of_decode: share(&stepping),
+        timings,
         lanes,
         memory,
-        prefill_ops: prefill_totals.ops(),
-        decode_ops: decode_totals.ops(),
+        prefill_ops: prefill_totals.ops(&peaks),
+        decode_ops: decode_totals.ops(&peaks),
+        peaks: Peaks::clone(&peaks),
         drift,
     })
+}
+
+/// Every other step without times.
+fn timings(session: &mut Session, ids: &[u32], steps: u32, interrupt: &Interrupt) -> Result<Option<Overhead>> {
+    session.core.probes = Probes::default();
+    prefill(&mut session.core, ids, interrupt)?;
+    session.core.alternate_timings(steps);
+    let one = |_| {
+        interrupt.check()?;
+        Ok(session.core.step()?)
+    };
+    let frames = (0..steps).map(one).collect::<Result<Vec<Frame>>>()?;
+    Ok(overhead(frames.iter()))
 }
 
 fn memory(session: &mut Session, ids: &[u32], interrupt: &Interrupt) -> Result<Memory> {
@@ -164,6 +183,7 @@ fn compare_lanes(
     all: &mut Session,
     ids: &[u32],
     args: &Args,
+    peaks: &Peaks,
     interrupt: &Interrupt,
 ) -> Result<Lanes> {
     let steps = args.steps.min(LANE_STEPS);
@@ -179,5 +199,5 @@ fn compare_lanes(
     }
     let (one_ms, all_ms) = (1e3 * median(&one_s), 1e3 * median(&all_s));
     let specs = all.core.lanes().iter().map(|lane| lane.spec.to_string()).collect();
-    Ok(Lanes { specs, one_ms, all_ms, ratio: all_ms / one_ms, ops: ops.ops() })
+    Ok(Lanes { specs, one_ms, all_ms, ratio: all_ms / one_ms, ops: ops.ops(peaks) })
 }

@@ -1,10 +1,12 @@
 //! NVIDIA: the driver, its cards, the libraries that are opened at run time, and where kernels would come from.
 
+use std::time::Duration;
+
 use indicatif::HumanBytes;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-use super::Section;
+use super::{Section, card};
 use crate::backend::cuda::embedded;
 use crate::backend::cuda::image::{Plan, plan};
 use crate::backend::cuda::libraries::{Library, find};
@@ -14,6 +16,8 @@ use crate::backend::cuda::shared::{Shared, open};
 use crate::backend::cuda::store::Store;
 use crate::backend::cuda::system::ThisMachine;
 use crate::backend::cuda::version::Version;
+use crate::meter::nvml::Which;
+use crate::meter::watch::CardMeter;
 
 pub fn look() -> Section {
     let mut section = Section::new("NVIDIA");
@@ -29,6 +33,7 @@ pub fn look() -> Section {
     });
     library(&mut section, Library::Cublas, driver);
     library(&mut section, Library::CublasLt, driver);
+    library(&mut section, Library::Nvtx, driver);
     looked(&mut section);
     kernels(&mut section, nvrtc.as_ref(), driver);
     match nvml {
@@ -142,8 +147,27 @@ fn cards(
             }
             Err(error) => section.warn(format!("card {index}"), format!("{words}; not usable: {error}")),
         }
+        now(section, index);
     }
     Ok(())
+}
+
+/// How long a card is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a card is doing.
+fn now(section: &mut Section, index: u32) {
+    let name = format!("card {index} now");
+    match CardMeter::start(Which::Index(index)) {
+        Err(error) => section.warn(name, error.to_string()),
+        Ok(meter) => match meter.first(PATIENCE) {
+            Some(sample) => section.fact(name, card::words(&sample)),
+            None => {
+                let silent = || format!("NVML does not answer within {} s", PATIENCE.as_secs());
+                section.warn(name, meter.problem().unwrap_or_else(silent));
+            }
+        },
+    }
 }
 
 /// 90 is 9.0.

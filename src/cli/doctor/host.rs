@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 
 use super::Section;
 use crate::backend::cpu::matmul::Isa;
+use crate::backend::cpu::peaks;
 use crate::cli::args::physical_cores;
 
 pub fn program() -> Section {
@@ -26,6 +27,15 @@ pub fn cpu() -> Section {
         Isa::Portable => section
             .warn("kernels", "portable: this processor has none of the instruction sets with kernels of their own"),
         isa => section.fact("kernels", isa.name()),
+    }
+    match peaks::of_machine(physical_cores()) {
+        Ok(found) => {
+            let [read, f32, products] =
+                [found.read_bytes_per_s, found.flops_per_s, found.product_flops_per_s].map(|rate| rate / 1e9);
+            let words = format!("reads {read:.1} GB/s, f32 {f32:.0} GFLOP/s, Q8_0 products {products:.0} GFLOP/s");
+            section.fact("does at best", format!("{words}; {}", found.how));
+        }
+        Err(error) => section.warn("does at best", error.to_string()),
     }
     section
 }

@@ -1,5 +1,6 @@
 //! `attnscope doctor`: what was found on this machine, and what it means for this program.
 
+mod card;
 mod cuda;
 pub mod host;
 mod models;

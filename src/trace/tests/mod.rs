@@ -131,12 +131,23 @@ pub fn frame(step: u32) -> Frame {
             recall: (lane > 0).then_some(Recall { oracle: 1, share: 0.5 }),
         }
     };
-    let op = OpTime { name: "matmul".into(), calls: 2, total_ns: 300, ns: vec![100, 200], bytes: 64, flops: 32 };
+    let op = OpTime {
+        name: "matmul".into(),
+        calls: 2,
+        total_ns: 300,
+        ns: vec![100, 200],
+        bytes: 64,
+        flops: 32,
+        product: true,
+    };
     Frame {
         step,
         partial: None,
         lanes: vec![lane(0), lane(1)],
+        timeline: Timeline { op: vec![0; 2], layer: vec![1, 2], gap_ns: vec![5, 0], bytes: vec![32; 2] },
         ops: vec![op],
+        peaks: None,
+        card: None,
         memory: Memory { weights: 4936, ..Memory::default() },
         wall_ns: 1000,
         findings: Vec::new(),

@@ -1,6 +1,7 @@
 //! Panels: each one a file that owns its state, keys, title, drawing and tests. One line each in `build`.
 
 pub mod candidates;
+pub mod card;
 pub mod findings;
 pub mod growth;
 pub mod heads;
@@ -144,6 +145,7 @@ pub const PANELS: &[(&str, Build)] = &[
     ("why", || Box::new(why::Why::default())),
     ("memory", || Box::new(memory::Memory)),
     ("timings", || Box::new(timings::Timings::default())),
+    ("card", || Box::new(card::Card)),
     ("candidates", || Box::new(candidates::Candidates::default())),
     ("findings", || Box::new(findings::Findings::default())),
     ("lens", || Box::new(lens::Lens)),
