@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::emulator;
 
 /// A folder with the fake `libcuda.so.1`.
-fn folder() -> &'static Path {
+pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-driver");

@@ -18,6 +18,7 @@ mod gated;
 mod golden;
 mod kept;
 mod libraries;
+mod measure;
 mod norm;
 mod plan;
 mod prefill_attention;

@@ -29,6 +29,19 @@ struct Product {
     add: bool,
 }
 
+/// Which kernel multiplies so many rows with `outs` rows of weights: blocks, and threads of one.
+pub(super) fn product_kernel(rows: usize, outs: usize) -> (&'static str, [u32; 3], u32) {
+    let few = [outs.div_ceil(4) as u32, 1, 1];
+    match rows {
+        0..=1 => ("product_1", few, 128),
+        2 => ("product_2", few, 128),
+        3..=4 => ("product_4", few, 128),
+        5..=8 => ("product_8", few, 128),
+        9..=FEW => ("product_16", few, 128),
+        _ => ("product_many", [outs.div_ceil(64) as u32, rows.div_ceil(64) as u32, 1], 256),
+    }
+}
+
 impl CudaBackend {
     fn at(&self, x: Buf) -> u64 {
         self.buffers[x.0].memory.at(0)
@@ -50,14 +63,7 @@ impl CudaBackend {
     fn launch_part(&mut self, weights: (u64, i32, usize, usize), first: usize, product: Product) {
         let (at, format, outs, cols) = weights;
         let Product { x, rows, bias, out, width, add } = product;
-        let (kernel, grid, block) = match rows {
-            0..=1 => ("product_1", [outs.div_ceil(4), 1, 1], 128),
-            2 => ("product_2", [outs.div_ceil(4), 1, 1], 128),
-            3..=4 => ("product_4", [outs.div_ceil(4), 1, 1], 128),
-            5..=8 => ("product_8", [outs.div_ceil(4), 1, 1], 128),
-            9..=FEW => ("product_16", [outs.div_ceil(4), 1, 1], 128),
-            _ => ("product_many", [outs.div_ceil(64), rows.div_ceil(64), 1], 256),
-        };
+        let (kernel, grid, block) = product_kernel(rows, outs);
         let bias = bias.map_or(0, |bias| bias + 4 * first as u64);
         let int = |x: usize| Arg::Int(x as i32);
         let args = vec![
@@ -74,7 +80,7 @@ impl CudaBackend {
             Arg::Int(i32::from(add)),
         ];
         if rows > 0 {
-            self.program.launch(kernel, grid, block, 0, args);
+            self.program.launch(kernel, grid.map(|n| n as usize), block, 0, args);
         }
     }
 
