@@ -8,7 +8,7 @@ import sys
 
 
 def say(kind, what, figure="", limit=""):
-    line = f"{kind:7} {what:58} {figure}" + (f"  (limit: {limit})" if limit else "")
+    line = f"{kind:7} {what:66} {figure}" + (f"  (limit: {limit})" if limit else "")
     print(line.rstrip(), flush=True)
     path = os.environ.get("GPU_VERDICTS")
     if path:
@@ -43,11 +43,11 @@ def table(path):
     """What has a limit again, and what is absent. Returns whether something was missed."""
     with open(path, encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t") for line in file]
-    print(f"\n{'all together':66} {'found':34} limit")
+    print(f"\n{'all together':74} {'found':34} limit")
     for kind in ("missed", "absent", "ok"):
         for row in rows:
             if row[0] == kind:
-                print(f"{kind:7} {row[1]:58} {row[2]:34} {row[3]}".rstrip())
+                print(f"{kind:7} {row[1]:66} {row[2]:34} {row[3]}".rstrip())
     counts = {kind: sum(row[0] == kind for row in rows) for kind in ("ok", "missed", "absent")}
     print(f"\n{counts['ok']} ok, {counts['missed']} missed, {counts['absent']} absent")
     return counts["missed"] > 0
