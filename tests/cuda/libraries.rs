@@ -74,6 +74,19 @@ impl System for Machine {
 const CU13: &str = "site-packages/nvidia/cu13/lib/libnvrtc.so.13";
 
 #[test]
+fn a_machine_can_be_taken_for_one_that_has_the_driver_alone() {
+    let machine = || {
+        let machine = Machine::default().loads("libnvrtc.so.13", "/lib/libnvrtc.so.13");
+        machine.file("/usr/local/cuda/lib64/libnvrtc.so.13").loads("libcuda.so.1", "/lib/libcuda.so.1")
+    };
+    assert!(machine().found().is_some());
+    let alone = machine().var("ATTNSCOPE_CUDA_TOOLKIT", "none");
+    assert_eq!(alone.found(), None);
+    assert!(alone.nvrtc().looked.is_empty());
+    assert!(find(&alone, Library::Cuda, None).found.is_some());
+}
+
+#[test]
 fn each_place_stands_in_for_the_one_before() {
     let venv = format!("/venv/lib/python3.12/{CU13}");
     let local = format!("/home/me/.local/lib/python3.11/{CU13}");

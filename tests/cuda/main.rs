@@ -21,6 +21,7 @@ mod gated;
 mod golden;
 mod kept;
 mod libraries;
+mod measure;
 mod meter;
 mod mix;
 mod norm;

@@ -1,10 +1,11 @@
 //! Attention maps from kept queries: rows, and tiles folded into pixels.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::backend::CudaBackend;
 use super::cache::DeviceCache;
-use super::device::{Arg, Launch};
+use super::device::{Arg, Device, Launch};
 use super::memory::Memory;
 use super::records::{Slots, kv};
 use crate::backend::{Attention, BackendError, Result, Tile};
@@ -15,6 +16,72 @@ const SIDE: usize = 32;
 
 fn int(x: usize) -> Arg {
     Arg::Int(x as i32)
+}
+
+/// Dynamic shared memory of the kernels that multiply, bytes.
+fn shared(dim: usize) -> u32 {
+    (4 * 2 * SIDE * (dim + 4)) as u32
+}
+
+/// Memory in which a tile becomes pixels [height, width]: none of the size rows × slots.
+pub(super) struct Canvas {
+    width: usize,
+    height: usize,
+    slots: usize,
+    /// [height, slots] each
+    sums: Memory<f32>,
+    counts: Memory<i32>,
+    pixels: Memory<f32>,
+}
+
+/// What the kernels of a tile are told.
+pub(super) struct Painting {
+    args: [Vec<Arg>; 2],
+    grids: [[u32; 3]; 2],
+    shared: u32,
+}
+
+impl Canvas {
+    pub fn new(device: &Arc<dyn Device>, slots: usize, width: usize, height: usize) -> Result<Self> {
+        let (sums, counts) = (Memory::new(device, height * slots)?, Memory::new(device, height * slots)?);
+        Ok(Self { width, height, slots, sums, counts, pixels: Memory::new(device, height * width)? })
+    }
+
+    pub fn bytes(&self) -> usize {
+        4 * (self.sums.len() + self.counts.len() + self.pixels.len())
+    }
+
+    /// `map`: what the kernels of maps are told first, of a head of `dim` channels; `record` is in it, too.
+    pub fn paint(&self, map: Vec<Arg>, record: Arg, dim: usize, cells: [&Range<u32>; 2], fold: Fold) -> Painting {
+        let [(first, tall), (left, wide)] = cells.map(|of| (of.start as usize, of.len()));
+        let fold = Arg::Int(match fold {
+            Fold::Max => 0,
+            Fold::Mean => 1,
+            Fold::Sum => 2,
+        });
+        let mut columns = map;
+        columns.extend([first, tall, self.height, left, wide].map(int));
+        columns.extend([fold, self.sums.arg(), self.counts.arg()]);
+        let mut pixels = vec![record];
+        pixels.extend([left, wide, self.width].map(int));
+        pixels.extend([fold, self.sums.arg(), self.counts.arg(), self.pixels.arg()]);
+        let grids = [self.slots.div_ceil(SIDE), self.width.div_ceil(8)].map(|x| [x as u32, self.height as u32, 1]);
+        Painting { args: [columns, pixels], grids, shared: shared(dim) }
+    }
+
+    pub fn read(&self) -> Result<Vec<f32>> {
+        self.pixels.read(0, self.pixels.len())
+    }
+}
+
+impl Painting {
+    pub fn launches(&self) -> [Launch<'_>; 2] {
+        let ([columns, pixels], block) = (&self.args, [256, 1, 1]);
+        [
+            Launch { kernel: "map_columns", grid: self.grids[0], block, shared: self.shared, args: columns },
+            Launch { kernel: "map_pixels", grid: self.grids[1], block, shared: 0, args: pixels },
+        ]
+    }
 }
 
 impl CudaBackend {
@@ -37,12 +104,6 @@ impl CudaBackend {
         args
     }
 
-    fn launch_map(&self, kernel: &'static str, grid: [usize; 2], args: &[Arg]) -> Result<()> {
-        let shared = (4 * 2 * SIDE * (self.shape.head_dim + 4)) as u32;
-        let grid = [grid[0] as u32, grid[1] as u32, 1];
-        self.device.launch(Launch { kernel, grid, block: [256, 1, 1], shared, args })
-    }
-
     /// Rows [rows, n] over all slots of a cache.
     pub(super) fn rows_here(
         &self,
@@ -61,7 +122,9 @@ impl CudaBackend {
         let found = Memory::<f32>::new(&self.device, count * n)?;
         let mut args = self.map_args(attention, head, &record);
         args.extend([int(rows.start as usize), int(count), found.arg()]);
-        self.launch_map("map_rows", [n.div_ceil(SIDE), count.div_ceil(SIDE)], &args)?;
+        let (grid, shared) = ([n, count].map(|x| x.div_ceil(SIDE) as u32), shared(self.shape.head_dim));
+        let [grid, block] = [[grid[0], grid[1], 1], [256, 1, 1]];
+        self.device.launch(Launch { kernel: "map_rows", grid, block, shared, args: &args })?;
         found.read(0, count * n)
     }
 
@@ -74,24 +137,11 @@ impl CudaBackend {
         if n == 0 || tall == 0 || wide == 0 {
             return Ok(vec![f32::NAN; height * width]);
         }
-        let fold = Arg::Int(match tile.fold {
-            Fold::Max => 0,
-            Fold::Mean => 1,
-            Fold::Sum => 2,
-        });
         let record = Memory::of(&self.device, &[cache.record(at)])?;
-        let sums = Memory::<f32>::new(&self.device, height * n)?;
-        let counts = Memory::<i32>::new(&self.device, height * n)?;
-        let pixels = Memory::<f32>::new(&self.device, height * width)?;
-        let (left, first) = (tile.cols.start as usize, tile.rows.start as usize);
-        let mut args = self.map_args(attention, tile.head, &record);
-        args.extend([first, tall, height, left, wide].map(int));
-        args.extend([fold, sums.arg(), counts.arg()]);
-        self.launch_map("map_columns", [n.div_ceil(SIDE), height], &args)?;
-        let mut args = vec![record.arg()];
-        args.extend([left, wide, width].map(int));
-        args.extend([fold, sums.arg(), counts.arg(), pixels.arg()]);
-        self.launch_map("map_pixels", [width.div_ceil(8), height], &args)?;
-        pixels.read(0, height * width)
+        let canvas = Canvas::new(&self.device, n, width, height)?;
+        let map = self.map_args(attention, tile.head, &record);
+        let painting = canvas.paint(map, record.arg(), self.shape.head_dim, [&tile.rows, &tile.cols], tile.fold);
+        painting.launches().into_iter().try_for_each(|launch| self.device.launch(launch))?;
+        canvas.read()
     }
 }

@@ -8,7 +8,8 @@
 //! CPU.
 //!
 //! [`backend`] holds a model's [`weights`], each lane's [`cache`] and the kept [`queries`]; [`record`] turns a pass into a
-//! [`program`] of launches; [`inspect`] reads what it left. What has no kernel attends with the CPU ([`on_host`]).
+//! [`program`] of launches; [`inspect`] reads what it left. What has no kernel attends with the CPU ([`on_host`]). [`self_test`] and
+//! [`measure`] say whether kernels are right, and how fast.
 
 pub mod api;
 mod attend;
@@ -25,6 +26,7 @@ pub mod image;
 mod inspect;
 pub mod libraries;
 mod maps;
+pub mod measure;
 pub mod memory;
 pub mod nvrtc;
 mod on_host;

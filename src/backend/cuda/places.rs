@@ -9,6 +9,9 @@ use super::system::System;
 /// Folders to look in before anywhere else, parted as in PATH.
 pub const NAMED: &str = "ATTNSCOPE_CUDA_LIBRARIES";
 
+/// `none`: as on a machine that has the driver alone.
+pub const WITHOUT: &str = "ATTNSCOPE_CUDA_TOOLKIT";
+
 /// Of a toolkit's folder.
 const TOOLKIT: [&str; 3] = ["lib64", "lib", "targets/x86_64-linux/lib"];
 /// Of Python's site-packages: wheels of CUDA 13 share one folder, those of 12 have one each.
@@ -54,8 +57,12 @@ pub struct Place {
 }
 
 /// All places that exist, in the order in which they are looked in. `of_driver`: for a library that the driver brings,
-/// which is looked for in no toolkit (whose folders hold mere stubs of it) and in no wheel.
+/// which is looked for in no toolkit (whose folders hold mere stubs of it) and in no wheel. The others are looked for
+/// nowhere where [`WITHOUT`] says so.
 pub fn places(system: &dyn System, of_driver: bool) -> Vec<Place> {
+    if !of_driver && system.var(WITHOUT).is_some_and(|value| value == "none") {
+        return Vec::new();
+    }
     let named = system.var(NAMED).map(|named| split_paths(&named).collect::<Vec<_>>()).unwrap_or_default();
     let mut all: Vec<Place> = Vec::new();
     add(system, &mut all, named.into_iter().map(|folder| (Way::Named, folder)));

@@ -33,6 +33,19 @@ struct Product {
     add: bool,
 }
 
+/// Which kernel multiplies so many rows with `outs` rows of weights in f32: blocks, and threads of one.
+pub(super) fn product_kernel(rows: usize, outs: usize) -> (&'static str, [u32; 3], u32) {
+    let few = [outs.div_ceil(4) as u32, 1, 1];
+    match rows {
+        0..=1 => ("product_1", few, 128),
+        2 => ("product_2", few, 128),
+        3..=4 => ("product_4", few, 128),
+        5..=8 => ("product_8", few, 128),
+        9..=FEW => ("product_16", few, 128),
+        _ => ("product_many", [outs.div_ceil(64) as u32, rows.div_ceil(64) as u32, 1], 256),
+    }
+}
+
 impl CudaBackend {
     pub(super) fn at(&self, x: Buf) -> u64 {
         self.buffers[x.0].memory.at(0)
@@ -54,19 +67,14 @@ impl CudaBackend {
     fn launch_part(&mut self, weights: (u64, i32, usize, usize), first: usize, product: Product) {
         let (at, format, outs, cols) = weights;
         let Product { x, rows, bias, out, width, add } = product;
-        let few = [outs.div_ceil(4), 1, 1];
-        let tiles = |outs_of: usize, rows_of: usize| [outs.div_ceil(outs_of), rows.div_ceil(rows_of), 1];
-        let [wide, tall, _] = tiles(128, 128);
+        let (kernel, [x_blocks, y_blocks, _], block) = product_kernel(rows, outs);
+        let few_or_plain = (kernel, [x_blocks as usize, y_blocks as usize, 1], block, 0);
+        let (wide, tall) = (outs.div_ceil(128), rows.div_ceil(128));
         let (kernel, grid, block, shared) = match rows {
-            0..=1 => ("product_1", few, 128, 0),
-            2 => ("product_2", few, 128, 0),
-            3..=4 => ("product_4", few, 128, 0),
-            5..=8 => ("product_8", few, 128, 0),
-            9..=FEW => ("product_16", few, 128, 0),
-            // the reference: plain f32
-            _ if self.exact => ("product_many", tiles(64, 64), 256, 0),
+            // f32 throughout is the reference
+            _ if rows <= FEW || self.exact => few_or_plain,
             _ if wide * tall >= self.device.multiprocessors() => ("product_tensor_128", [wide, tall, 1], 256, 65536),
-            _ => ("product_tensor_32", tiles(64, 32), 128, 24576),
+            _ => ("product_tensor_32", [outs.div_ceil(64), rows.div_ceil(32), 1], 128, 24576),
         };
         let bias = bias.map_or(0, |bias| bias + 4 * first as u64);
         let int = |x: usize| Arg::Int(x as i32);

@@ -1,7 +1,8 @@
 //! `attnscope bench`: how fast this machine runs a model here, what the probes cost, and how far the fast path is
-//! from the reference.
+//! from the reference; or how fast a card's kernels are alone.
 
 mod drift;
+mod kernels;
 mod machine;
 mod ops;
 mod report;
@@ -19,7 +20,7 @@ use crate::engine::LogitRows;
 /// Four that evict at every step.
 const LANES: [&str; 4] = ["streaming@50%", "snapkv@50%", "h2o@50%", "tova@50%"];
 
-/// Measure load, prefill, decode, the cost of probes and lanes, memory, and the drift of the fast path
+/// Measure load, prefill, decode, the cost of probes and lanes, memory, and the drift of the fast path; or kernels alone
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Tokens of the prompt
@@ -37,6 +38,12 @@ pub struct Args {
     /// Leave out the comparison with --precision f32
     #[arg(long)]
     pub no_drift: bool,
+    /// Measure kernels alone on a card (--device, else the first one) instead of a model
+    #[arg(long, conflicts_with = "serve")]
+    pub kernels: bool,
+    /// With sizes that a machine without a card can bear: to try the whole, not for its figures
+    #[arg(long, hide = true, requires = "kernels")]
+    pub tiny: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -54,6 +61,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     if args.serve {
         return serve::run(&args);
+    }
+    if args.kernels {
+        return kernels::run(&args);
     }
     let report = speed::measure(&args)?;
     match args.json {

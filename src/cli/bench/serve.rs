@@ -1,5 +1,5 @@
 //! `attnscope bench --serve`: a peer among others. Reads `pp N` (a new prompt), `tg N` (steps after it) and
-//! `probes on|off`, line by line; answers each with its seconds.
+//! `probes on|off`, `timings off`, line by line; answers each with its seconds.
 
 use std::io::{self, BufRead};
 
@@ -35,6 +35,10 @@ pub fn run(args: &Args) -> Result<()> {
                 session.core.probes = NO_PROBES;
                 0.0
             }
+            ["timings", "off"] => {
+                session.core.probes.timings = false;
+                0.0
+            }
             _ => return Err(unknown(&line).into()),
         };
         print(&format!("{seconds:.6}"))?;
@@ -47,5 +51,5 @@ fn count(text: &str) -> Result<u32, Usage> {
 }
 
 fn unknown(line: &str) -> Usage {
-    Usage::new(format!("{line:?} is no command"), "pp N, tg N, probes on, probes off")
+    Usage::new(format!("{line:?} is no command"), "pp N, tg N, probes on, probes off, timings off")
 }
