@@ -228,6 +228,10 @@ pub trait Inspect {
     /// The calls that [`Inspect::op_times`] adds up, in the order in which they ran; may be left out for passes of many
     /// rows.
     fn timeline(&self) -> Vec<OpSpan>;
+    /// The last run was one graph of kernels.
+    fn ran_as_graph(&self) -> bool {
+        false
+    }
     fn activation_bytes(&self) -> u64;
 
     // --- caches ---

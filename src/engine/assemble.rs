@@ -343,23 +343,30 @@ pub fn prompt_frame(
         lanes.push(frame);
     }
     let wall_ns = started.elapsed().as_nanos() as u64;
-    Ok(whole_frame(core, lanes, (ops, Timeline::default()), wall_ns))
+    Ok(whole_frame(core, lanes, Times { ops, timeline: Timeline::default(), graph: false }, wall_ns))
 }
 
 /// What the operations of the last pass cost, and in which order they ran.
-fn op_times(core: &Core) -> (Vec<OpTime>, Timeline) {
+fn op_times(core: &Core) -> Times {
     let ops = core.backend.op_times();
-    let timeline = Timeline::of(&core.backend.timeline(), &ops);
-    (ops, timeline)
+    Times { timeline: Timeline::of(&core.backend.timeline(), &ops), ops, graph: core.backend.ran_as_graph() }
+}
+
+/// What is known about the time of a pass.
+struct Times {
+    ops: Vec<OpTime>,
+    timeline: Timeline,
+    graph: bool,
 }
 
 /// Of the step that was finished last, with what is found in it.
-fn whole_frame(core: &mut Core, lanes: Vec<LaneFrame>, times: (Vec<OpTime>, Timeline), wall_ns: u64) -> Frame {
+fn whole_frame(core: &mut Core, lanes: Vec<LaneFrame>, times: Times, wall_ns: u64) -> Frame {
     let (step, memory, spans) = (core.step, memory(core), core.judged.spans.clone());
-    let (ops, timeline) = times;
+    let Times { ops, timeline, graph } = times;
     let (peaks, card) = (core.peaks.clone(), core.card.as_ref().and_then(CardMeter::latest));
     let findings = Vec::new();
-    let mut frame = Frame { step, partial: None, lanes, ops, timeline, peaks, card, memory, wall_ns, findings, spans };
+    let mut frame =
+        Frame { step, partial: None, lanes, ops, timeline, graph, peaks, card, memory, wall_ns, findings, spans };
     frame.findings = finding::notice(&frame, core.decoder.config(), &mut core.findings);
     frame
 }
@@ -414,13 +421,14 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
         pass.spent_ns += pass.started.elapsed().as_nanos() as u64;
         wall_ns = pass.spent_ns;
     }
-    let ((ops, timeline), memory) = (op_times(core), memory(core));
+    let (Times { ops, timeline, graph }, memory) = (op_times(core), memory(core));
     Frame {
         step: core.step + 1,
         partial: Some(done),
         lanes,
         ops,
         timeline,
+        graph,
         peaks: core.peaks.clone(),
         card: core.card.as_ref().and_then(CardMeter::latest),
         memory,

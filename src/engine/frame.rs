@@ -23,6 +23,8 @@ pub struct Frame {
     pub ops: Vec<OpTime>,
     /// The calls of `ops` in their order; empty for the prompt, whose passes are many, and while times are not taken.
     pub timeline: Timeline,
+    /// The pass ran on a card as one graph: its kernels without a call for each.
+    pub graph: bool,
     /// What the device does at best, once that has been measured.
     pub peaks: Option<Arc<Peaks>>,
     /// What the card said of itself last; `None` where none is watched or it has said nothing yet.

@@ -45,14 +45,22 @@ fn needs(policy: &Policy) -> Needs {
 }
 
 impl Core {
-    /// Reads the prompt and gives the frame of step 0. Forgets everything about an earlier prompt.
-    /// `between(core, read)` is called after every layer of every chunk; [`Pause::Stop`] gives it up.
+    /// Reads the prompt and gives the frame of step 0. Forgets everything about an earlier prompt, and about this one
+    /// where that fails. `between(core, read)` is called after every layer of every chunk; [`Pause::Stop`] gives it up.
     pub fn read_prompt(
         &mut self,
         ids: &[u32],
         mut between: impl FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Frame>> {
         self.check(ids)?;
+        let read = self.read_all(ids, &mut between);
+        if read.is_err() {
+            self.forget();
+        }
+        read
+    }
+
+    fn read_all(&mut self, ids: &[u32], between: &mut dyn FnMut(&mut Core, usize) -> Pause) -> Result<Option<Frame>> {
         self.forget();
         self.prompt = ids.into();
         self.judged.spans = self.find_spans(ids);
@@ -69,7 +77,7 @@ impl Core {
         self.backend.watch(&self.facts.needs.watches);
         let mut read = 0;
         for chunk in ids.chunks(self.max_rows) {
-            if let Pause::Stop = self.read_rows(chunk, read, cache, &mut between)? {
+            if let Pause::Stop = self.read_rows(chunk, read, cache, between)? {
                 return Ok(None);
             }
             self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
@@ -80,7 +88,7 @@ impl Core {
         // The lens runs products of its own: the prompt's logits are gone after it.
         let outlook = Arc::new(Outlook::whole(self.backend.logits()));
         let shared = PromptRead { stats, lens: assemble::prompt_lens(self)?, reads: None };
-        let Some(own) = self.open_lanes(cache, outlook, &mut between)? else { return Ok(None) };
+        let Some(own) = self.open_lanes(cache, outlook, between)? else { return Ok(None) };
         let frame = assemble::prompt_frame(self, shared, own, started)?;
         self.keyframes.push_back(Keyframe::of(self));
         self.backend.check()?;

@@ -235,6 +235,7 @@ mod tests {
             ops: Vec::new(),
             timeline: Default::default(),
             peaks: None,
+            graph: false,
             card: None,
             memory: Default::default(),
             wall_ns: 0,

@@ -350,6 +350,7 @@ pub fn frame(step: u32, n: usize, lanes: usize) -> Frame {
         timeline: if step == 0 { Timeline::default() } else { timeline(&ops) },
         ops,
         peaks: Some(Arc::new(peaks())),
+        graph: false,
         card: Some(card(step)),
         memory: Memory {
             weights: 98 << 20,

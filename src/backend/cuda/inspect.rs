@@ -196,6 +196,10 @@ impl Inspect for CudaBackend {
         if self.rows.count() > FEW { Vec::new() } else { self.program.spans() }
     }
 
+    fn ran_as_graph(&self) -> bool {
+        self.program.whole
+    }
+
     fn drawn(&self) -> &[Drawn] {
         self.fetched_drawn()
     }

@@ -256,13 +256,7 @@ impl Backend for CudaBackend {
     }
 
     fn in_layer(&mut self, layer: Option<usize>) {
-        // what is pending belongs to the layer before
-        if layer.is_some() {
-            self.program.layer = layer.map(|layer| layer as u32);
-        } else {
-            self.settle_point();
-            self.program.layer = None;
-        }
+        self.program.layer = layer.map(|layer| layer as u32);
     }
 
     fn embed(&mut self, scale: f32, out: Buf) {

@@ -21,7 +21,8 @@ use crate::meter::watch::CardMeter;
 
 pub fn look() -> Section {
     let mut section = Section::new("NVIDIA");
-    section.fact("CUDA backend", "not in this build: models run on the CPU");
+    section
+        .fact("CUDA backend", "in this program: --device auto takes a card that works, --device cuda insists on one");
     let driver = library(&mut section, Library::Cuda, None).and_then(|cuda| cuda.driver());
     let nvml = library(&mut section, Library::Nvml, driver);
     let nvrtc = library(&mut section, Library::Nvrtc, driver).and_then(|nvrtc| match Nvrtc::new(nvrtc) {

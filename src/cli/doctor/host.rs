@@ -13,7 +13,7 @@ pub fn program() -> Section {
     let mut section = Section::new("program");
     section.fact("version", env!("CARGO_PKG_VERSION"));
     section.fact("built for", format!("{} {}", std::env::consts::ARCH, std::env::consts::OS));
-    section.fact("backends", "cpu; the CUDA backend is not in this build");
+    section.fact("backends", "cpu, cuda (opened at run time)");
     section
 }
 

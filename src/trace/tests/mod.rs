@@ -147,6 +147,7 @@ pub fn frame(step: u32) -> Frame {
         timeline: Timeline { op: vec![0; 2], layer: vec![1, 2], gap_ns: vec![5, 0], bytes: vec![32; 2] },
         ops: vec![op],
         peaks: None,
+        graph: step % 2 == 1,
         card: None,
         memory: Memory { weights: 4936, ..Memory::default() },
         wall_ns: 1000,

@@ -230,8 +230,10 @@ impl Panel for Timings {
             Steps::All => format!("all {} steps ", self.steps),
         };
         let per = units::nanos(self.wall as f64 / self.steps.max(1) as f64);
+        let graph = seen.frame().is_some_and(|frame| frame.graph);
         let facts = vec![
             Span::styled(span, theme.accent()),
+            Span::styled(if graph { "· one graph " } else { "" }, theme.soft()),
             Span::styled(format!("· {per} a step "), theme.soft()),
             Span::styled(
                 format!("· operations explain {} ", units::percent(self.ops as f64 / self.wall.max(1) as f64)),
