@@ -228,15 +228,13 @@ fn steps(core: &mut Core, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn time_travel_and_graphs_change_no_bit() {
+fn time_travel_changes_no_bit() {
     let (_folder, model, prompt) = family("mistral_window");
     let lanes = ["full", "h2o@50%", "snapkv@40%", "int8"];
     let mut core = on_device(&model, &lanes);
-    // nothing needs single kernels: from the second step on a step is a graph, until the number of parts changes
     core.probes = Probes { timings: false, ..Probes::default() };
     let first = timeless(&core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap().unwrap());
     let frames = steps(&mut core, 36);
-    assert!(core.backend().ran_as_graph());
     core.probes.timings = true;
     for back in [34, 31, 3, 0] {
         core.rewind(back).unwrap();
@@ -247,6 +245,32 @@ fn time_travel_and_graphs_change_no_bit() {
     core.fork(1, 3).unwrap();
     let forked = core.step().unwrap();
     assert_eq!(forked.lanes[4].row, forked.lanes[1].row);
+}
+
+#[test]
+fn graphs_change_no_bit() {
+    let (_folder, model, prompt) = family("mistral_window");
+    let run = |timings: bool| {
+        let mut core = on_device(&model, &["full", "h2o@50%"]);
+        core.probes = Probes { timings, ..Probes::default() };
+        core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap();
+        (0..6).map(|_| core.step().unwrap()).collect::<Vec<Frame>>()
+    };
+    let (timed, untimed) = (run(true), run(false));
+    // known from the second time on
+    assert!(timed.iter().chain(&untimed).all(|frame| frame.graph == (frame.step > 1)));
+    assert!(timed.iter().all(|frame| !frame.ops.is_empty()) && untimed.iter().all(|frame| frame.ops.is_empty()));
+    // the same steps, one kernel after the other
+    let mut core = on_device(&model, &["full", "h2o@50%"]);
+    core.read_prompt(&prompt, |_, _| Pause::Continue).unwrap();
+    for (a, b) in timed.iter().zip(&untimed) {
+        let mut frame = core.advance(1).unwrap();
+        while frame.partial.is_some() {
+            frame = core.advance(1).unwrap();
+        }
+        assert!(!frame.graph, "two sublayers are two runs");
+        assert_eq!((timeless(a), timeless(b)), (timeless(&frame), timeless(&frame)));
+    }
 }
 
 #[test]

@@ -197,7 +197,7 @@ impl Inspect for CudaBackend {
     }
 
     fn ran_as_graph(&self) -> bool {
-        self.program.whole
+        self.program.whole()
     }
 
     fn drawn(&self) -> &[Drawn] {

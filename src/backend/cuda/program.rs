@@ -75,8 +75,9 @@ pub struct Program {
     pub layer: Option<u32>,
     /// Where a tool of NVIDIA's may be listening.
     nvtx: Option<Nvtx>,
-    /// The last run was one graph.
-    pub whole: bool,
+    /// Runs since `clear`; the last one was a graph.
+    runs: u32,
+    graphed: bool,
 }
 
 impl Program {
@@ -90,7 +91,8 @@ impl Program {
             spent_ns: 0,
             layer: None,
             nvtx: Nvtx::open(),
-            whole: false,
+            runs: 0,
+            graphed: false,
         }
     }
 
@@ -100,7 +102,7 @@ impl Program {
         self.ops.clear();
         self.times.clear();
         self.spans.clear();
-        (self.spent_ns, self.layer, self.whole) = (0, None, false);
+        (self.spent_ns, self.layer, self.runs, self.graphed) = (0, None, 0, false);
     }
 
     /// Launches that follow belong to this operation.
@@ -165,7 +167,8 @@ impl Program {
         if interrupt.swap(false, Ordering::Relaxed) {
             return Err(BackendError::Interrupted);
         }
-        self.whole = false;
+        self.runs += 1;
+        self.graphed = false;
         let nvtx = self.nvtx;
         let alone = |launches: &[Kept]| -> Result<Vec<Mark>> {
             device.clear_marks();
@@ -194,7 +197,7 @@ impl Program {
         let Some((graph, marks)) = self.known[place].graph.clone() else { return Ok(()) };
         device.run_graph(graph)?;
         device.finish()?;
-        self.whole = true;
+        self.graphed = true;
         self.note_times(device, &ops, &marks)
     }
 
@@ -205,6 +208,11 @@ impl Program {
             self.note_time(op, ns);
         }
         Ok(())
+    }
+
+    /// The whole pass was one graph.
+    pub fn whole(&self) -> bool {
+        self.graphed && self.runs == 1
     }
 
     /// No graph is kept.
