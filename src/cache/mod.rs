@@ -7,6 +7,7 @@ mod definition;
 mod hadamard;
 mod head;
 mod holes;
+mod kept_range;
 mod kind;
 mod pack;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod wiring;
 pub(crate) use cells::with_cells;
 pub use cells::{Cells, Columns, TILE};
 pub use head::HeadCache;
+pub use kept_range::{KeptRange, Renewal};
 pub use kind::KvType;
 pub use pack::{Pack, Packing};
 pub use packed::{Code, Packed, Quantization, Smoothing};

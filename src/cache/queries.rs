@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::KeptRange;
 use crate::simd::Cell;
 
 enum Rows {
@@ -15,11 +16,7 @@ pub struct Queries {
     layers: usize,
     heads: usize,
     dim: usize,
-    /// First position kept and one past the last.
-    first: u32,
-    end: u32,
-    capacity: usize,
-    budget: u64,
+    kept: KeptRange,
     /// [capacity][L·H][D]: new positions lie at the end, so that nothing moves where memory is added.
     rows: Rows,
     /// [capacity][L·H], nats.
@@ -27,61 +24,38 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// `exact`: f32 rows, else f16. Nothing is allocated before `reserve`.
-    pub fn new(layers: usize, heads: usize, dim: usize, exact: bool, budget: u64) -> Self {
-        let rows = if exact { Rows::F32(Vec::new()) } else { Rows::F16(Vec::new()) };
-        Self { layers, heads, dim, first: 0, end: 0, capacity: 0, budget, rows, lse: Vec::new() }
+    /// `exact`: f32 rows, else f16. Nothing is allocated before `reserve`. The first query kept will be that of position
+    /// `first`.
+    pub fn new(layers: usize, heads: usize, dim: usize, exact: bool, budget: u64, first: u32) -> Self {
+        let (rows, cell) = if exact { (Rows::F32(Vec::new()), 4) } else { (Rows::F16(Vec::new()), 2) };
+        let position_bytes = (layers * heads * (dim * cell + 4)) as u64;
+        Self { layers, heads, dim, kept: KeptRange::new(first, position_bytes, budget), rows, lse: Vec::new() }
     }
 
-    /// The first query kept will be that of position `first`.
-    pub fn starting_at(self, first: u32) -> Self {
-        Self { first, end: first, ..self }
-    }
-
-    fn position_bytes(&self) -> u64 {
-        let cell = match self.rows {
-            Rows::F32(_) => 4,
-            Rows::F16(_) => 2,
-        };
-        (self.layers * self.heads * (self.dim * cell + 4)) as u64
-    }
-
-    /// Positions `first..end` are kept.
+    /// Positions that are kept.
     pub fn range(&self) -> std::ops::Range<u32> {
-        self.first..self.end
+        self.kept.range()
     }
 
     pub fn bytes(&self) -> u64 {
-        self.capacity as u64 * self.position_bytes()
-    }
-
-    pub fn budget(&self) -> u64 {
-        self.budget
+        self.kept.bytes()
     }
 
     /// Forgets positions from `end` on.
     pub fn truncate(&mut self, end: u32) {
-        self.end = self.end.min(end);
-        self.first = self.first.min(self.end);
+        self.kept.truncate(end);
     }
 
     /// Makes room for `more` positions after the newest; where the budget does not allow it, the oldest go.
-    /// Returns the positions forgotten.
-    pub fn reserve(&mut self, more: usize) -> u32 {
-        let most = ((self.budget / self.position_bytes().max(1)) as usize).max(more);
-        let held = (self.end - self.first) as usize;
-        let mut drop = 0;
-        if held + more > self.capacity {
-            if held + more > most {
-                // A quarter at once: dropping one by one would move everything at every step.
-                drop = (held + more - most).max(most / 4).min(held);
-            }
-            let room = (held - drop + more + (held / 4).clamp(64, 1024)).min(most.max(held - drop + more));
-            self.resize(drop, room);
-            self.first += drop as u32;
+    /// Returns how many positions were forgotten.
+    pub fn reserve(&mut self, more: usize) -> usize {
+        let renewal = self.kept.room_for(more);
+        if let Some(renewal) = renewal {
+            self.resize(renewal.drop, renewal.capacity);
+            self.kept.renewed(renewal);
         }
-        self.end += more as u32;
-        drop as u32
+        self.kept.extend(more);
+        renewal.map_or(0, |renewal| renewal.drop)
     }
 
     fn resize(&mut self, drop: usize, capacity: usize) {
@@ -97,12 +71,11 @@ impl Queries {
             Rows::F16(rows) => moved(rows, drop * planes * d, capacity * planes * d),
         }
         moved(&mut self.lse, drop * planes, capacity * planes);
-        self.capacity = capacity;
     }
 
     #[inline(always)]
     fn index(&self, layer: usize, head: usize, position: u32) -> usize {
-        ((position - self.first) as usize * self.layers + layer) * self.heads + head
+        ((position - self.kept.first()) as usize * self.layers + layer) * self.heads + head
     }
 
     /// For a pass whose threads store different entries at once.
@@ -194,7 +167,7 @@ mod tests {
     fn the_budget_drops_the_oldest_and_keeps_the_rest_in_place() {
         let (l, h, d) = (2, 3, 4);
         let per_position = (l * h * (d * 4 + 4)) as u64;
-        let mut queries = Queries::new(l, h, d, true, per_position * 100);
+        let mut queries = Queries::new(l, h, d, true, per_position * 100, 0);
         let mut forgotten = 0;
         for p in 0..250u32 {
             forgotten += queries.reserve(1);
@@ -208,9 +181,9 @@ mod tests {
                     }
                 }
             }
-            assert!(queries.bytes() <= queries.budget());
+            assert!(queries.bytes() <= per_position * 100);
         }
-        assert_eq!(queries.range(), forgotten..250);
+        assert_eq!(queries.range(), forgotten as u32..250);
         assert!(queries.range().len() >= 75);
         let mut out = [0.0; 4];
         for p in queries.range() {

@@ -129,7 +129,7 @@ impl CpuBackend {
         let (l, h, g, d) = (shape.layers, shape.heads, shape.kv_heads, shape.head_dim);
         debug_assert!(g > 0 && h % g == 0);
         Ok(Self {
-            queries: Queries::new(l, h, d, exact, shape.queries_budget),
+            queries: Queries::new(l, h, d, exact, shape.queries_budget, 0),
             watches: Watches::default(),
             watched: Vec::new(),
             shelf: None,

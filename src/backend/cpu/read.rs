@@ -308,7 +308,7 @@ impl Inspect for CpuBackend {
 
     fn shelve_queries(&mut self, first: u32) {
         let (l, h, d) = (self.shape.layers, self.shape.heads, self.shape.head_dim);
-        let fresh = Queries::new(l, h, d, self.exact, self.shape.queries_budget).starting_at(first);
+        let fresh = Queries::new(l, h, d, self.exact, self.shape.queries_budget, first);
         self.shelf = Some(std::mem::replace(&mut self.queries, fresh));
     }
 

@@ -133,7 +133,7 @@ pub fn rows(
 /// The same of queries [rows, D] with their log-sum-exps that are kept elsewhere.
 pub fn rows_of(cache: &HeadCache, attention: &Attention, rows: Range<u32>, queries: &[f32], lse: &[f32]) -> Vec<f32> {
     let d = cache.dim;
-    let mut kept = Queries::new(1, 1, d, true, u64::MAX).starting_at(rows.start);
+    let mut kept = Queries::new(1, 1, d, true, u64::MAX, rows.start);
     kept.reserve(rows.len());
     let writer = kept.writer();
     for ((position, query), &lse) in rows.clone().zip(queries.chunks_exact(d)).zip(lse) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::device::{Arg, Device};
 use super::memory::Memory;
 use crate::backend::Result;
+use crate::cache::{KeptRange, Renewal};
 
 /// Queries after rope of every layer and head, and the log-sum-exp of each attention row, for the newest positions
 /// that fit the byte budget. CPU twin: [`crate::cache::Queries`], which keeps f16 unless it is exact; here it is f32.
@@ -14,10 +15,7 @@ pub struct DeviceQueries {
     layers: usize,
     heads: usize,
     dim: usize,
-    first: u32,
-    end: u32,
-    capacity: usize,
-    budget: u64,
+    kept: KeptRange,
     /// [layer][capacity][H, D]
     rows: Vec<Memory<f32>>,
     /// [layer][capacity][H], nats
@@ -27,46 +25,36 @@ pub struct DeviceQueries {
 impl DeviceQueries {
     /// Nothing is allocated before `reserve`. The first query kept will be that of position `first`.
     pub fn new(device: &Arc<dyn Device>, [layers, heads, dim]: [usize; 3], budget: u64, first: u32) -> Self {
-        let (rows, lse) = (Vec::new(), Vec::new());
-        Self { device: device.clone(), layers, heads, dim, first, end: first, capacity: 0, budget, rows, lse }
-    }
-
-    fn position_bytes(&self) -> u64 {
-        (self.layers * self.heads * (self.dim + 1) * 4) as u64
+        let kept = KeptRange::new(first, (layers * heads * (dim + 1) * 4) as u64, budget);
+        Self { device: device.clone(), layers, heads, dim, kept, rows: Vec::new(), lse: Vec::new() }
     }
 
     pub fn range(&self) -> Range<u32> {
-        self.first..self.end
+        self.kept.range()
     }
 
     pub fn bytes(&self) -> u64 {
-        self.capacity as u64 * self.position_bytes()
+        self.kept.bytes()
     }
 
     /// Forgets positions from `end` on.
     pub fn truncate(&mut self, end: u32) {
-        self.end = self.end.min(end);
-        self.first = self.first.min(self.end);
+        self.kept.truncate(end);
     }
 
     /// Makes room for `more` positions after the newest; where the budget does not allow it, the oldest go.
     pub fn reserve(&mut self, more: usize) -> Result<()> {
-        let most = ((self.budget / self.position_bytes().max(1)) as usize).max(more);
-        let held = (self.end - self.first) as usize;
-        if held + more > self.capacity {
-            // a quarter at once: dropping one by one would move everything at every step
-            let over = held + more > most;
-            let drop = if over { (held + more - most).max(most / 4).min(held) } else { 0 };
-            let need = held - drop + more;
-            self.resize(drop, (need + (held / 4).clamp(64, 1024)).min(most.max(need)))?;
+        if let Some(renewal) = self.kept.room_for(more) {
+            self.resize(renewal)?;
+            self.kept.renewed(renewal);
         }
-        self.end += more as u32;
+        self.kept.extend(more);
         Ok(())
     }
 
     /// Layer by layer, so that no more than one layer's memory is held twice.
-    fn resize(&mut self, drop: usize, capacity: usize) -> Result<()> {
-        let held = (self.end - self.first) as usize - drop;
+    fn resize(&mut self, Renewal { drop, capacity }: Renewal) -> Result<()> {
+        let held = self.kept.range().len() - drop;
         for layer in 0..self.layers {
             for (all, width) in [(&mut self.rows, self.heads * self.dim), (&mut self.lse, self.heads)] {
                 let new = Memory::new(&self.device, capacity * width)?;
@@ -81,7 +69,6 @@ impl DeviceQueries {
                 }
             }
         }
-        (self.first, self.capacity) = (self.first + drop as u32, capacity);
         Ok(())
     }
 
@@ -89,7 +76,7 @@ impl DeviceQueries {
     /// there. 0 where nothing is held.
     pub fn addresses(&self, layer: usize) -> [u64; 2] {
         let before = |all: &[Memory<f32>], width: usize| {
-            all.get(layer).map_or(0, |memory| memory.at(0).wrapping_sub(self.first as u64 * (width * 4) as u64))
+            all.get(layer).map_or(0, |memory| memory.at(0).wrapping_sub(self.kept.first() as u64 * (width * 4) as u64))
         };
         [before(&self.rows, self.heads * self.dim), before(&self.lse, self.heads)]
     }
@@ -101,7 +88,7 @@ impl DeviceQueries {
     fn column(&self, all: &[Memory<f32>], [layer, head, width]: [usize; 3], rows: Range<u32>) -> Result<Vec<f32>> {
         let Some(all) = all.get(layer) else { return Ok(Vec::new()) };
         let each = self.heads * width;
-        let found = all.read((rows.start - self.first) as usize * each, rows.len() * each)?;
+        let found = all.read((rows.start - self.kept.first()) as usize * each, rows.len() * each)?;
         Ok(found.chunks_exact(each).flat_map(|row| &row[head * width..][..width]).copied().collect())
     }
 
