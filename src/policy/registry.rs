@@ -17,7 +17,11 @@ pub static POLICIES: LazyLock<Vec<&'static Descriptor>> = LazyLock::new(|| {
     policies
 });
 
+/// What a policy is also called, and its name.
+const ALSO: [(&str, &str); 1] = [("lookahead", "lookaheadkv")];
+
 pub fn find(name: &str) -> Option<&'static Descriptor> {
+    let name = ALSO.iter().find(|(also, _)| *also == name).map_or(name, |(_, name)| name);
     POLICIES.iter().copied().find(|policy| policy.name == name)
 }
 
@@ -41,6 +45,15 @@ mod tests {
                 assert!(policy.keys[..j].iter().all(|other| other.name() != key.name()), "{} twice", key.name());
             }
         }
+    }
+
+    #[test]
+    fn a_second_name_leads_to_a_policy_and_is_nobodys_first() {
+        for (also, name) in ALSO {
+            assert_eq!(find(also).map(|policy| policy.name), Some(name));
+            assert!(POLICIES.iter().all(|policy| policy.name != also));
+        }
+        assert_eq!(Spec::parse("lookahead@32").unwrap().to_string(), "lookaheadkv@32");
     }
 
     #[test]
