@@ -19,6 +19,9 @@
 //   of one sublayer: merges `partial` [rows, width], the last source, or nothing where it is null (then bias is left out).
 //   weights: null, or [count + 1, rows] as mix_finished left them, which become α. Grid: rows; shared: 0
 //
+// blend(out, keep, x, by, count): out = keep · out + by · x, elementwise; what out held does not matter where keep is 0.
+// Grid: ⌈count / 256⌉; shared: 0
+//
 // depth_shares(sources, strides, counts, targets, differences, width, out, across): c_i = ⟨v_i, h⟩ / ‖h‖², signed
 //   targets: addresses of h [rows, width], one per blockIdx.y, which the first counts[y] sources belong to. differences 1:
 //   sources are points of a stream, v_i = p_i − p_(i−1), the last one is h itself; 0: they are the v_i. out [targets, across,
@@ -164,6 +167,14 @@ KERNEL(mix_partial)(const float *mixed, const float *tops, const float *sums, co
     }
 }
 EXPORT(mix_partial)
+
+KERNEL(blend)(float *out, float keep, const float *x, float by, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float kept = keep == 0.0f ? 0.0f : keep * out[i];
+    out[i] = fmaf(by, x[i], kept);
+}
+EXPORT(blend)
 
 KERNEL(depth_shares)(const float *const *sources, const int *strides, const int *counts, const float *const *targets,
                      int differences, int width, float *out, int across) {

@@ -7,6 +7,7 @@
 pub mod cpu;
 pub mod cuda;
 pub mod draw;
+pub mod mixing;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -22,6 +23,7 @@ use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
 use crate::policy::watch::Watches;
 use draw::{Draw, Drawn};
+use mixing::{DepthWeights, Mix, MixAhead, MixMerge, Source, Sources};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
@@ -98,6 +100,21 @@ pub struct Shape {
     pub queries_budget: u64,
     /// Positions that count as recent in [`AttentionStats::recent`].
     pub recent_window: usize,
+    /// The stream is measured apart from what sublayers read: its points follow those.
+    pub stream_points: bool,
+    /// Most sources that a target mixes; 0 where depth is not mixed.
+    pub depth_sources: usize,
+}
+
+impl Shape {
+    /// Residual points of what sublayers read; as many of the stream follow where that is measured apart.
+    pub fn points(&self) -> usize {
+        2 * self.layers + 1
+    }
+
+    pub fn all_points(&self) -> usize {
+        self.points() * (1 + usize::from(self.stream_points))
+    }
 }
 
 /// Attention of one layer: rope, append, attend.
@@ -145,6 +162,10 @@ pub trait Backend: Inspect + Send + Sync {
     fn gate_up(&mut self, gate: &Tensor, up: &Tensor) -> Result<Matrix>;
     /// Concatenated vectors; `plus_one` adds 1 to every element.
     fn vector(&mut self, parts: &[&Tensor], plus_one: bool) -> Result<Vector>;
+    /// Numbers that were worked out from several vectors.
+    fn numbers(&mut self, values: &[f32]) -> Result<Vector>;
+    /// What mixes of depth will name.
+    fn sources(&mut self, of: &[Source]) -> Sources;
     /// The embedding table. Kept as stored.
     fn table(&mut self, table: &Tensor) -> Result<()>;
     fn weight_bytes(&self) -> u64;
@@ -162,6 +183,12 @@ pub trait Backend: Inspect + Send + Sync {
     fn fill(&mut self, values: &[f32], out: Buf);
     /// Statistics of the residual stream at `point`.
     fn residual_point(&mut self, x: Buf, point: usize);
+    /// out = keep · out + by · x; what `out` held does not matter where `keep` is 0.
+    fn blend(&mut self, out: Buf, keep: f32, x: Buf, by: f32);
+    /// See [`mixing`].
+    fn mix(&mut self, mix: &Mix, out: Buf);
+    fn mix_ahead(&mut self, ahead: &MixAhead);
+    fn mix_merge(&mut self, merge: &MixMerge, out: Buf);
     /// out = x / rms(x) · weight
     fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf);
     /// x += y / rms(y) · weight
@@ -220,6 +247,9 @@ pub trait Inspect {
     /// Residual stream at a point for the last rows of the pass (all, or the last one) [saved rows, hidden].
     fn residual(&self, point: usize) -> &[f32];
     fn residual_stats(&self) -> ResidualStats;
+    /// Of the stream where that is measured apart, else of no points.
+    fn stream_stats(&self) -> ResidualStats;
+    fn depth_weights(&self) -> DepthWeights;
     fn attention_stats(&self) -> AttentionStats;
     /// Largest probability that a row of the pass gives to an entry.
     fn strongest(&self, row: usize, layer: usize, head: usize) -> f32;

@@ -34,6 +34,10 @@ pub struct ModelArgs {
     /// Memory for the kept queries, from which attention maps are computed again
     #[arg(long, default_value = "512MiB", value_name = "BYTES", value_parser = bytes)]
     pub queries_budget: u64,
+    /// Depth queries that were learned on this model (safetensors): what a sublayer reads becomes a weighted mix of all
+    /// before it
+    #[arg(long, value_name = "FILE")]
+    pub depth: Option<PathBuf>,
 }
 
 /// What the model reads.

@@ -133,6 +133,7 @@ fn code(report: &Report) -> Option<u8> {
         return of(match error {
             EngineError::Backend(BackendError::Interrupted) => INTERRUPTED,
             EngineError::Backend(_) | EngineError::NoPrompt => FAILED,
+            EngineError::Model(ModelError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => MISSING,
             _ => USAGE,
         });
     }

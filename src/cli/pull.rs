@@ -30,6 +30,9 @@ pub fn run(args: Args) -> miette::Result<()> {
             None => eprintln!("{}: {}, {} ({})", entry.name, entry.title, HumanBytes(entry.size), entry.licence),
         }
     }
+    if let Location::Embedded(model) = &location {
+        return Ok(print(&format!("{} is a part of the program: --model {}", model.name, model.name))?);
+    }
     let path = obtain(&location)?;
     Ok(print(&line(&path.display().to_string()))?)
 }

@@ -43,6 +43,7 @@ impl ModelArgs {
             queries_budget: self.queries_budget,
             chunk: CHUNK,
             lanes,
+            depth: self.depth.clone(),
         }
     }
 }

@@ -29,6 +29,7 @@ fn core(model: &Model, precision: Precision, chunk: usize) -> Core {
         queries_budget: 1 << 20,
         chunk,
         lanes: vec![full],
+        depth: None,
     };
     let mut core = open(model, &options, |_, _| {}).unwrap().0;
     let prompt: Vec<u32> = (0..40).map(|i| (i * i * 13 + i * 37) % 320).collect();

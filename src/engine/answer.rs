@@ -74,6 +74,16 @@ impl Core {
             },
             Query::PromptNll => self.prompt_nll().map(Answer::PromptNll),
             Query::Peaks => self.peaks().map(Answer::Peaks),
+            Query::Depth { from, to } => {
+                let to = (to as usize).min(self.prompt.len());
+                if from as usize >= to {
+                    return Ok(Answer::Nothing("there are no such positions in the prompt".into()));
+                }
+                if self.pass.is_some() {
+                    return Ok(Answer::Nothing("the step has to be finished first".into()));
+                }
+                self.depth_of_span(from as usize..to).map(|depth| Answer::Depth(Arc::new(depth)))
+            }
         }
     }
 

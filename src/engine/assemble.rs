@@ -9,7 +9,7 @@ use super::frame::*;
 use super::lane::Lane;
 use super::outcome::{self, Outcome};
 use super::read::PromptRead;
-use crate::backend::{Backend, CacheId, PositionMeans};
+use crate::backend::{CacheId, PositionMeans};
 use crate::meter::watch::CardMeter;
 use crate::policy::reader::{HeadReads, Readers};
 use crate::probe::distribution::{Distribution, top_k};
@@ -19,14 +19,21 @@ use crate::probe::finding;
 #[derive(Default)]
 pub struct PromptStats {
     residual: Vec<ResidualStats>,
+    stream: Vec<ResidualStats>,
+    /// Of the last token read so far.
+    depth: Option<Arc<Depth>>,
     attention: Vec<AttentionStats>,
     norms: Vec<KvNorms>,
     ops: Vec<OpTime>,
 }
 
 impl PromptStats {
-    pub fn add(&mut self, backend: &dyn Backend) {
+    /// What the last pass, of `rows`, left.
+    pub fn add(&mut self, core: &Core, rows: usize) {
+        let backend = &*core.backend;
         self.residual.push(backend.residual_stats());
+        self.stream.push(backend.stream_stats());
+        self.depth = core.depth(rows - 1, rows, usize::MAX);
         self.attention.push(backend.attention_stats());
         self.norms.push(backend.kv_norms());
         merge_ops(&mut self.ops, backend.op_times());
@@ -272,6 +279,8 @@ fn bare(core: &Core, i: usize, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         entropy: f32::NAN,
         nll: None,
         residual: Arc::default(),
+        stream: Arc::default(),
+        depth: None,
         attention: Arc::default(),
         kv_norms: Arc::default(),
         received: Arc::from([]),
@@ -295,6 +304,8 @@ pub fn prompt_lens(core: &mut Core) -> Result<Vec<LensLayer>> {
 /// What one reading of the prompt gives a lane's frame.
 struct Measured {
     residual: Arc<ResidualStats>,
+    stream: Arc<ResidualStats>,
+    depth: Option<Arc<Depth>>,
     attention: Arc<AttentionStats>,
     kv_norms: Arc<KvNorms>,
     lens: Vec<LensLayer>,
@@ -305,6 +316,8 @@ impl Measured {
     fn of(read: &PromptRead) -> Self {
         Self {
             residual: Arc::new(residual_of(&read.stats.residual)),
+            stream: Arc::new(residual_of(&read.stats.stream)),
+            depth: read.stats.depth.clone(),
             attention: Arc::new(attention_of(&read.stats.attention)),
             kv_norms: Arc::new(norms_of(&read.stats.norms)),
             lens: read.lens.clone(),
@@ -332,6 +345,8 @@ pub fn prompt_frame(
         // Most lanes read the prompt as one: what was measured while reading is the same for them.
         let measured = own.get(i).and_then(Option::as_ref).unwrap_or(&all);
         frame.residual = measured.residual.clone();
+        frame.stream = measured.stream.clone();
+        frame.depth = measured.depth.clone();
         frame.attention = measured.attention.clone();
         frame.kv_norms = measured.kv_norms.clone();
         frame.received = means.received;
@@ -378,6 +393,8 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     let mut frame = LaneFrame { against: None, ..first.lanes[0].clone() };
     if let Some(measured) = read.as_ref().map(Measured::of) {
         frame.residual = measured.residual;
+        frame.stream = measured.stream;
+        frame.depth = measured.depth;
         frame.attention = measured.attention;
         frame.kv_norms = measured.kv_norms;
         frame.lens = measured.lens;
@@ -404,11 +421,14 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
 pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
     let position = core.prompt.len() as u32 + core.step;
     let residual = core.backend.residual_stats();
+    let stream = core.backend.stream_stats();
     let attention = core.backend.attention_stats();
     let norms = core.backend.kv_norms();
     let fed = core.pass.as_ref().map(|p| p.fed.clone()).unwrap_or_default();
     let lane = |(i, lane): (usize, &Lane)| LaneFrame {
         residual: Arc::new(residual_row(&residual, i)),
+        stream: Arc::new(residual_row(&stream, i)),
+        depth: core.depth(i, core.lanes.len(), done as usize + 1),
         attention: Arc::new(attention_row(&attention, i, done.div_ceil(2) as usize)),
         kv_norms: Arc::new(norms_row(&norms, i)),
         kv: kv_bytes(core, lane),
@@ -441,9 +461,12 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
 pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: Vec<Option<f32>>) -> Result<Frame> {
     let n = core.prompt.len() + core.step as usize;
     let residual = core.backend.residual_stats();
+    let stream = core.backend.stream_stats();
     let attention = core.backend.attention_stats();
     let norms = core.backend.kv_norms();
     let times = op_times(core);
+    // before products for the lens run
+    let mut depths: Vec<_> = (0..core.lanes.len()).map(|i| core.depth(i, core.lanes.len(), usize::MAX)).collect();
     let outlooks = core.outlooks(pass.draws.is_some());
     core.lanes.iter_mut().zip(outlooks).for_each(|(lane, outlook)| lane.outlook = outlook.into());
     let rows = core.lanes.len();
@@ -456,6 +479,8 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: V
         frame.nll = Some(pass.nll[i]);
         frame.covered = covered[i];
         frame.residual = Arc::new(residual_row(&residual, i));
+        frame.stream = Arc::new(residual_row(&stream, i));
+        frame.depth = depths[i].take();
         frame.attention = Arc::new(attention_row(&attention, i, usize::MAX / attention.heads.max(1)));
         frame.kv_norms = Arc::new(norms_row(&norms, i));
         frame.received = means.received;

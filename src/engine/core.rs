@@ -28,6 +28,7 @@ use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
 use crate::policy::part::Moment;
 use crate::policy::{Decision, Policy};
+use crate::probe::depth::Sources;
 
 /// A model on a backend, and all lanes of one prompt.
 pub struct Core {
@@ -56,6 +57,8 @@ pub struct Core {
     pub(super) facts: Facts,
     /// Cosines are gathered whatever the policies ask for.
     pub take_cosines: bool,
+    /// What targets are made of.
+    pub(super) depth_sources: Sources,
     /// Whether steps leave rows of logits.
     pub logit_rows: LogitRows,
     pub probes: Probes,
@@ -101,6 +104,7 @@ impl Core {
             tokenizer,
             facts: Facts::default(),
             take_cosines: false,
+            depth_sources: Sources::of(decoder.depth_plan(), decoder.sublayers()),
             logit_rows: LogitRows::default(),
             backend,
             decoder,

@@ -1,6 +1,7 @@
 //! What can go wrong with a run.
 
 use crate::backend::BackendError;
+use crate::model::error::ModelError;
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum EngineError {
@@ -50,6 +51,9 @@ pub enum EngineError {
     #[error("lane {lane} has no next token: all its logits are −∞ or no numbers")]
     #[diagnostic(help("numbers of the model overflowed; go back, or feed the lane another token"))]
     NoToken { lane: u32 },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Model(#[from] ModelError),
     #[error(transparent)]
     Backend(#[from] BackendError),
 }

@@ -59,7 +59,13 @@ pub struct LaneFrame {
     pub entropy: f32,
     /// −ln p(fed token) under the lane's previous distribution, nats; `None` for the prompt (ask `Query::PromptNll`).
     pub nll: Option<f32>,
+    /// What sublayers read; the last point is what the final norm reads.
     pub residual: Arc<ResidualStats>,
+    /// The running stream, where that is something else because depth is mixed: by points, after each sublayer the sum that
+    /// it was added to. No points in a plain model.
+    pub stream: Arc<ResidualStats>,
+    /// Of the token fed last; `None` while the residual stream is not measured.
+    pub depth: Option<Arc<Depth>>,
     pub attention: Arc<AttentionStats>,
     pub kv_norms: Arc<KvNorms>,
     /// Attention received so far by each position, mean over layers and heads of the column sums [positions].
@@ -137,6 +143,18 @@ pub struct ResidualStats {
     pub median: Vec<f32>,
     /// Channel of the largest |x|.
     pub argmax: Vec<u32>,
+}
+
+/// What each target of one token is made of: target t is what sublayer t reads, the last one what the final norm reads.
+/// Targets not reached yet are left out. Sources: see [`super::message::DepthInfo`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Depth {
+    /// Sources of each target.
+    pub counts: Vec<u32>,
+    /// Signed contributions c_i = ⟨part of source i, h⟩ / ‖h‖², target after target; each sums to 1.
+    pub share: Vec<f32>,
+    /// Weights α_i of the mix, likewise; 0 for a running stream, which is added. Empty in a plain model.
+    pub weight: Vec<f32>,
 }
 
 /// Reductions of each attention row, `[layers][heads][rows]` row-major.
@@ -291,6 +309,16 @@ impl Frame {
     /// Lane 0 is about to say the end of its text.
     pub fn ends(&self, eos: &[u32]) -> bool {
         self.lanes.first().and_then(|lane| lane.next).is_some_and(|id| eos.contains(&id))
+    }
+}
+
+impl Depth {
+    /// A target's part of `values`, shares or weights; empty where there is none.
+    pub fn row<'a>(&self, values: &'a [f32], target: usize) -> &'a [f32] {
+        let count = |n: &u32| *n as usize;
+        let from: usize = self.counts.iter().take(target).map(count).sum();
+        let to = from + self.counts.get(target).map_or(0, count);
+        values.get(from..to).unwrap_or(&[])
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Frame, Peaks};
+use super::frame::{Depth, Frame, Peaks};
 
 /// How far one step goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,8 @@ pub enum Query {
     PromptNll,
     /// What the device does at best: measured when it is asked for the first time.
     Peaks,
+    /// What targets are made of, mean over prompt positions `from..to`, which are read once more.
+    Depth { from: u32, to: u32 },
 }
 
 /// What became of an entry when its layer was decided about the last time.
@@ -165,8 +167,37 @@ pub enum Answer {
     /// [P] nats; the first is NaN (nothing precedes it).
     PromptNll(Arc<[f32]>),
     Peaks(Arc<Peaks>),
+    Depth(Arc<Depth>),
     /// Why the question has no answer now.
     Nothing(String),
+}
+
+/// What the sources of a model's targets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DepthSources {
+    /// The embedding, then what each sublayer wrote.
+    Sublayers,
+    /// The embedding, then sums of blocks, the last one of a target complete or not.
+    Blocks,
+    /// The embedding, then snapshots of the stream, then the stream as it is.
+    Snapshots,
+    /// Differences between snapshots, the first one the embedding.
+    Differences,
+}
+
+/// How the model carries what its sublayers write from one to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepthInfo {
+    /// "plain", or the dialect of Attention Residuals and its blocks.
+    pub residual: String,
+    pub sources: DepthSources,
+    /// A learned null source comes before the others of some target.
+    pub null: bool,
+    /// The last source of each target is the running stream itself, which is added and has no weight.
+    pub over_stream: bool,
+    /// First sublayer of each block; empty in a plain model.
+    pub edges: Vec<u32>,
 }
 
 /// What the screen needs to know about the model before any frame.
@@ -194,6 +225,7 @@ pub struct ModelInfo {
     pub kv_type: String,
     pub threads: usize,
     pub eos: Vec<u32>,
+    pub depth: DepthInfo,
 }
 
 /// Spells a token id as text, unsanitized: whoever draws it makes control characters visible.

@@ -5,6 +5,7 @@ mod answer;
 mod assemble;
 mod change;
 mod core;
+pub mod depth;
 mod device;
 mod error;
 mod export;

@@ -1,5 +1,7 @@
 //! Putting a model on a backend.
 
+use std::path::PathBuf;
+
 use super::core::Core;
 use super::device::Device;
 use super::error::Result;
@@ -11,6 +13,7 @@ use crate::meter::nvml::Which;
 use crate::meter::watch::CardMeter;
 use crate::model::config::Rope;
 use crate::model::decoder::Decoder;
+use crate::model::residual::{self, Plan};
 use crate::model::source::Model;
 
 /// How weights are used.
@@ -35,6 +38,8 @@ pub struct Options {
     pub chunk: usize,
     /// `lanes[0]` keeps everything.
     pub lanes: Vec<LaneSpec>,
+    /// A file of depth queries that were learned on the model.
+    pub depth: Option<PathBuf>,
 }
 
 impl Precision {
@@ -66,6 +71,11 @@ pub fn open_on(
     let exact = options.precision == Precision::F32;
     let kv = options.kv.unwrap_or(if exact { KvType::F32 } else { KvType::F16 });
     let max_rows = options.chunk.max(options.lanes.len()).max(config.layers.len() + 1).max(64);
+    let residual = match &options.depth {
+        Some(path) => model.weights.residual.learned(residual::read_adapter(path, config)?)?,
+        None => model.weights.residual.clone(),
+    };
+    let mixing = residual.mixing();
     let shape = Shape {
         layers: config.layers.len(),
         heads: config.heads,
@@ -78,9 +88,11 @@ pub fn open_on(
         kv,
         queries_budget: options.queries_budget,
         recent_window: RECENT_WINDOW,
+        stream_points: mixing.is_some(),
+        depth_sources: mixing.map_or(0, |mixing| Plan::new(mixing, true).across()),
     };
     let (mut backend, why) = make(shape, exact)?;
-    let decoder = Decoder::load(config, &model.weights, &mut *backend, progress)?;
+    let decoder = Decoder::load(config, &model.weights, mixing, &mut *backend, progress)?;
     let info = ModelInfo {
         id: model.id.clone(),
         family: config.family.name().into(),
@@ -101,6 +113,7 @@ pub fn open_on(
         kv_type: kv.to_string(),
         threads: options.threads,
         eos: config.eos.clone(),
+        depth: super::depth::info(&residual, decoder.depth_plan()),
     };
     let (lanes, tokenizer) = (options.lanes.clone(), model.tokenizer.clone());
     // One that cannot be watched runs as well.

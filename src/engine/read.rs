@@ -81,7 +81,7 @@ impl Core {
                 return Ok(None);
             }
             self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
-            stats.add(&*self.backend);
+            stats.add(self, chunk.len());
             read += chunk.len();
         }
         self.facts.watched = self.backend.take_watched();
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// Reads the prompt's tokens `chunk` behind the `read` before them; logits of the last one where it ends the prompt.
-    fn read_rows(
+    pub(super) fn read_rows(
         &mut self,
         chunk: &[u32],
         read: usize,
@@ -277,7 +277,7 @@ impl Core {
             if let Pause::Stop = self.read_rows(block, read, cache, between)? {
                 return Ok(None);
             }
-            stats.add(&*self.backend);
+            stats.add(self, block.len());
             covered.add(&self.backend.covered(), block.len());
             read += block.len();
             if read == prompt.len() {

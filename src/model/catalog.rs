@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use super::embedded;
+
 /// One model: one file, from any of its sources.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,11 +71,16 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     entries().iter().find(|entry| entry.name == name)
 }
 
+/// All names that models go by, those inside the program last.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    entries().iter().map(|entry| entry.name.as_str()).chain(embedded::all().iter().map(|model| model.name))
+}
+
 /// The name most like `name`, if any is close enough to have been meant.
 pub fn nearest(name: &str) -> Option<&'static str> {
-    let likeness = |entry: &Entry| strsim::jaro_winkler(&entry.name, &name.to_lowercase());
-    let best = entries().iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(best) > 0.75).then_some(&best.name)
+    let likeness = |known: &str| strsim::jaro_winkler(known, &name.to_lowercase());
+    let best = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) > 0.75).then_some(best)
 }
 
 impl Source {
@@ -125,6 +132,7 @@ mod tests {
         assert!(find("smollm2-135").is_none());
         assert_eq!(nearest("smollm2-135"), Some("smollm2-135m"));
         assert_eq!(nearest("Gemma3-270M"), Some("gemma3-270m"));
+        assert_eq!(nearest("twin-atnres"), Some("twin-attnres"));
         assert_eq!(nearest("xyz"), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::residual::AttnResKeys;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     Llama,
@@ -125,6 +127,8 @@ pub struct Config {
     /// One entry per layer.
     pub layers: Vec<LayerKind>,
     pub ropes: Vec<Rope>,
+    /// Of models that mix depth by Attention Residuals.
+    pub attnres: Option<AttnResKeys>,
     /// The head is the embedding table.
     pub tied_head: bool,
     pub bos: Option<u32>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::backend::draw::Draw;
 use crate::backend::{Attention, Backend, Buf, GateUp, LowRank, Matrix, Result, Vector};
 use crate::model::config::Config;
+use crate::model::residual::{DepthMixing, Mixer, Plan};
 use crate::model::soft::{LayerChange, Place};
 use crate::model::tensor::Tensor;
 use crate::model::weights::{LayerWeights, Weights};
@@ -55,13 +56,16 @@ pub struct Decoder {
     ff: Buf,
     /// A sublayer's output before its own norm [R, d] (Gemma).
     y: Buf,
+    /// Of models that mix depth: between what a sublayer writes and what the next one reads.
+    mixer: Option<Mixer>,
 }
 
 impl Decoder {
-    /// Hands all weights to the backend. `progress(done, total)` counts layers.
+    /// Hands all weights to the backend. `mixing`: how depth is mixed; `None`: sublayers add to one stream. `progress(done, total)` counts layers.
     pub fn load(
         config: &Config,
         weights: &Weights,
+        mixing: Option<&DepthMixing>,
         backend: &mut dyn Backend,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
@@ -88,6 +92,7 @@ impl Decoder {
             attn: backend.buffer(h * d),
             ff: backend.buffer(config.ff),
             y: backend.buffer(config.hidden),
+            mixer: mixing.map(|m| Mixer::load(m, config.hidden, backend)).transpose()?,
             config: config.clone(),
         })
     }
@@ -115,16 +120,32 @@ impl Decoder {
         &self.layers[layer].output
     }
 
+    /// How depth is mixed; `None` where sublayers add to one stream.
+    pub fn depth_plan(&self) -> Option<&Plan> {
+        self.mixer.as_ref().map(Mixer::plan)
+    }
+
+    /// Where the embedding goes.
+    fn start(&self) -> Buf {
+        self.mixer.as_ref().map_or(self.h, Mixer::embedding)
+    }
+
+    /// What target `target` reads becomes h.
+    fn enter(&self, b: &mut dyn Backend, target: usize) {
+        self.mixer.iter().for_each(|mixer| mixer.enter(b, target, self.h));
+        b.residual_point(self.h, target);
+    }
+
     /// h = embedding · scale
     pub fn embed(&self, b: &mut dyn Backend) {
-        b.embed(self.config.embed_scale, self.h);
-        b.residual_point(self.h, 0);
+        b.embed(self.config.embed_scale, self.start());
+        self.enter(b, 0);
     }
 
     /// h = rows that are no tokens [R, d]
     pub fn fill(&self, b: &mut dyn Backend, rows: &[f32]) {
-        b.fill(rows, self.h);
-        b.residual_point(self.h, 0);
+        b.fill(rows, self.start());
+        self.enter(b, 0);
     }
 
     /// Sublayer `2l` is the attention of layer l, `2l + 1` its MLP.
@@ -141,7 +162,7 @@ impl Decoder {
         } else {
             self.mlp(b, layer, change)
         }
-        b.residual_point(self.h, index + 1);
+        self.enter(b, index + 1);
         b.in_layer(None);
     }
 
@@ -154,7 +175,7 @@ impl Decoder {
         }
         b.attend(&w.attention, self.qkv, self.attn);
         let out = Product { name: "attention out", w: w.o, x: self.attn, bias: w.o_bias };
-        self.add(b, out, change.at(Place::O), w.post_attn_norm);
+        self.add(b, 2 * w.attention.layer, out, change.at(Place::O), w.post_attn_norm);
     }
 
     fn mlp(&self, b: &mut dyn Backend, w: &Layer, change: &LayerChange) {
@@ -162,19 +183,32 @@ impl Decoder {
         let gate_up = GateUp { w: w.gate_up, changes: [change.at(Place::Gate), change.at(Place::Up)] };
         b.gated(gate_up, self.n, w.gate_up_bias, self.config.activation, self.ff);
         let out = Product { name: "down", w: w.down, x: self.ff, bias: w.down_bias };
-        self.add(b, out, change.at(Place::Down), w.post_mlp_norm);
+        self.add(b, 2 * w.attention.layer + 1, out, change.at(Place::Down), w.post_mlp_norm);
     }
 
-    /// h += x · wᵀ, through the sublayer's own norm where it has one.
-    fn add(&self, b: &mut dyn Backend, product: Product, change: Option<&Arc<LowRank>>, norm: Option<Vector>) {
+    /// h += x · wᵀ, through the sublayer's own norm where it has one; or into the sum that the mixer has for it.
+    fn add(
+        &self,
+        b: &mut dyn Backend,
+        sublayer: usize,
+        product: Product,
+        change: Option<&Arc<LowRank>>,
+        norm: Option<Vector>,
+    ) {
         let Product { name, w, x, bias } = product;
-        match norm {
-            None => b.matmul_add(name, w, x, bias, self.h),
-            Some(_) => b.matmul(name, w, x, bias, self.y),
+        let (out, fresh) = self.mixer.as_ref().map_or((self.h, false), |mixer| mixer.out(sublayer));
+        match (norm, fresh) {
+            (None, false) => b.matmul_add(name, w, x, bias, out),
+            (None, true) => b.matmul(name, w, x, bias, out),
+            (Some(_), _) => b.matmul(name, w, x, bias, self.y),
         }
-        let to = if norm.is_some() { self.y } else { self.h };
+        let to = if norm.is_some() { self.y } else { out };
         change.iter().for_each(|change| b.low_rank(change, x, 0, to));
-        norm.iter().for_each(|&norm| b.add_rms_norm(self.h, self.y, norm, self.config.norm_eps));
+        match (norm, fresh) {
+            (None, _) => {}
+            (Some(norm), false) => b.add_rms_norm(out, self.y, norm, self.config.norm_eps),
+            (Some(norm), true) => b.rms_norm(self.y, norm, self.config.norm_eps, out),
+        }
     }
 
     /// What the attention sublayer of the last pass was given, its norm applied; until another sublayer runs [R, d].

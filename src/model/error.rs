@@ -82,6 +82,12 @@ pub enum ModelError {
     #[diagnostic(help("the weights do not belong to this configuration"))]
     TensorShape { name: String, rows: usize, cols: usize, want_rows: usize, want_cols: usize },
 
+    #[error("its Attention Residuals cannot be run: {} is {}", Quoted::new(.name), Quoted::new(.what))]
+    #[diagnostic(help(
+        "what can: attnres_mode block, full, delta and delta_block; a gate that is one number, or none"
+    ))]
+    Depth { name: String, what: String },
+
     #[error("tensor {} has values that cannot be used: {problem}", Quoted::new(.name))]
     TensorValues { name: String, problem: &'static str },
 }

@@ -10,8 +10,12 @@ use super::error::{ModelError, Quoted};
 const LONGEST: u64 = 256 << 20;
 
 pub(super) fn read(path: &Path) -> Result<Value, ModelError> {
-    let bytes = read_bytes(path)?;
-    serde_json::from_slice(&bytes).map_err(|error| ModelError::Json {
+    parse(path, &read_bytes(path)?)
+}
+
+/// `path` is what errors call the bytes.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Value, ModelError> {
+    serde_json::from_slice(bytes).map_err(|error| ModelError::Json {
         path: path.to_owned(),
         problem: Quoted::new(&error.to_string()).to_string(),
     })

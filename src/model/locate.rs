@@ -6,6 +6,7 @@ use miette::Diagnostic;
 use thiserror::Error;
 
 use super::catalog::{self, Entry};
+use super::embedded::{self, Embedded};
 use super::error::Quoted;
 
 /// `hf:owner/name` or `hf:owner/name/FILE.gguf`.
@@ -22,6 +23,8 @@ pub enum Location {
     Path(PathBuf),
     Catalog(&'static Entry),
     Hub(HubSpec),
+    /// A part of the program.
+    Embedded(&'static Embedded),
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -45,11 +48,14 @@ pub fn resolve(spec: &str) -> Result<Location, LocateError> {
     if let Some(entry) = catalog::find(spec) {
         return Ok(Location::Catalog(entry));
     }
+    if let Some(model) = embedded::find(spec) {
+        return Ok(Location::Embedded(model));
+    }
     let path = PathBuf::from(spec);
     if path.exists() {
         return Ok(Location::Path(path));
     }
-    let names = || catalog::entries().iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || catalog::names().collect::<Vec<_>>().join(", ");
     let help = match catalog::nearest(spec) {
         Some(nearest) => format!("did you mean {nearest}?"),
         None => format!("the catalog has {}; or give a .gguf file, a folder, or hf:owner/name", names()),

@@ -24,9 +24,30 @@ struct Place {
     range: std::ops::Range<usize>,
 }
 
+enum Shard {
+    Mapped(Arc<Mmap>),
+    Static(&'static [u8]),
+}
+
+impl Shard {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Shard::Mapped(map) => map,
+            Shard::Static(bytes) => bytes,
+        }
+    }
+
+    fn part(&self, range: &std::ops::Range<usize>) -> Bytes {
+        match self {
+            Shard::Mapped(map) => Bytes::Mapped(map.clone(), range.clone()),
+            Shard::Static(bytes) => Bytes::Static(&bytes[range.clone()]),
+        }
+    }
+}
+
 /// All tensors of one folder.
 pub struct Checkpoint {
-    shards: Vec<(PathBuf, Arc<Mmap>)>,
+    shards: Vec<(PathBuf, Shard)>,
     tensors: HashMap<String, Place>,
 }
 
@@ -35,8 +56,15 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Checkpoint, ModelError> {
         let mut checkpoint = Checkpoint { shards: Vec::new(), tensors: HashMap::new() };
         for file in shard_files(folder)? {
-            checkpoint.add(file)?;
+            checkpoint.map(file)?;
         }
+        Ok(checkpoint)
+    }
+
+    /// A file that is a part of the program; `name` is what errors call it.
+    pub fn of_program(name: PathBuf, bytes: &'static [u8]) -> Result<Checkpoint, ModelError> {
+        let mut checkpoint = Checkpoint { shards: Vec::new(), tensors: HashMap::new() };
+        checkpoint.add(name, Shard::Static(bytes))?;
         Ok(checkpoint)
     }
 
@@ -49,7 +77,7 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    fn add(&mut self, path: PathBuf) -> Result<(), ModelError> {
+    fn map(&mut self, path: PathBuf) -> Result<(), ModelError> {
         let read = |source| ModelError::Io { path: path.clone(), source };
         let wrong = |problem: String| ModelError::Safetensors { path: path.clone(), problem };
         let file = File::open(&path).map_err(read)?;
@@ -58,14 +86,19 @@ impl Checkpoint {
         }
         // SAFETY: the map is only read. A file cut short by someone else while it is mapped cannot be guarded against.
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(read)?);
+        self.add(path, Shard::Mapped(map))
+    }
+
+    fn add(&mut self, path: PathBuf, data: Shard) -> Result<(), ModelError> {
+        let wrong = |problem: String| ModelError::Safetensors { path: path.clone(), problem };
         let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|e| wrong(Quoted::new(&e.to_string()).to_string()))?;
+            SafeTensors::read_metadata(data.bytes()).map_err(|e| wrong(Quoted::new(&e.to_string()).to_string()))?;
         let start = header + 8;
         let shard = self.shards.len();
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
             let range = match (start.checked_add(from), start.checked_add(to)) {
-                (Some(from), Some(to)) if from <= to && to <= map.len() => from..to,
+                (Some(from), Some(to)) if from <= to && to <= data.bytes().len() => from..to,
                 _ => return Err(wrong(format!("tensor {} reaches past the end", Quoted::new(&name)))),
             };
             let place = Place { shard, dtype: info.dtype, shape: info.shape.clone(), range };
@@ -73,7 +106,7 @@ impl Checkpoint {
                 return Err(wrong(format!("tensor {} is already in another shard", Quoted::new(&name))));
             }
         }
-        self.shards.push((path, map));
+        self.shards.push((path, data));
         Ok(())
     }
 }
@@ -81,7 +114,7 @@ impl Checkpoint {
 impl TensorStore for Checkpoint {
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let Some(place) = self.tensors.get(name) else { return Ok(None) };
-        let (path, map) = &self.shards[place.shard];
+        let (path, shard) = &self.shards[place.shard];
         let wrong = |problem: String| ModelError::Safetensors { path: path.clone(), problem };
         let dtype = match place.dtype {
             Dtype::F32 => DType::F32,
@@ -98,7 +131,7 @@ impl TensorStore for Checkpoint {
         };
         match rows.and_then(|rows| Some((rows, dtype.bytes(rows, cols)?))) {
             Some((rows, bytes)) if bytes == place.range.len() && bytes > 0 => {
-                let bytes = Bytes::Mapped(map.clone(), place.range.clone());
+                let bytes = shard.part(&place.range);
                 Ok(Some(Tensor { name: name.to_owned(), dtype, rows, cols, bytes }))
             }
             _ => Err(wrong(format!("tensor {} has the impossible shape {:?}", Quoted::new(name), place.shape))),

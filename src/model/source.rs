@@ -10,9 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::chat::ChatTemplate;
 use super::config::Config;
+use super::embedded::{self, Embedded};
 use super::error::ModelError;
 use super::gguf::Gguf;
 use super::names::{HF_LAYOUTS, Names};
+use super::residual::DepthMixing;
 use super::safetensors::Checkpoint;
 use super::tensor::Tensor;
 use super::tokenizer::Tokenizer;
@@ -43,6 +45,9 @@ pub struct Model {
 impl Model {
     /// Open a `.gguf` file or a Hugging Face folder.
     pub fn open(path: &Path) -> Result<Model, ModelError> {
+        if let Some(embedded) = embedded::at(path) {
+            return Model::open_embedded(embedded);
+        }
         let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         if metadata.is_dir() {
             Model::open_folder(path)
@@ -93,10 +98,24 @@ impl Model {
         Ok(Model { tokenizer: tokenizer.map(Arc::new), chat_template, ..Model::new(path, files, config, weights) })
     }
 
+    fn open_embedded(of: &'static Embedded) -> Result<Model, ModelError> {
+        let path = of.path();
+        let config = config_hf::read(&json::parse(&path, of.config)?)?;
+        let checkpoint = Checkpoint::of_program(path.clone(), of.weights)?;
+        let names = HF_LAYOUTS[0].clone();
+        let weights = Weights::load(&config, &checkpoint, &Layout { names, interleaved: false })?;
+        let tokenizer = Tokenizer::from_json(of.tokenizer, config.vocab);
+        let tokenizer = tokenizer.map_err(|problem| ModelError::Tokenizer { path: path.clone(), problem })?;
+        let model = Model::new(&path, Vec::new(), config, weights);
+        let sha256 = OnceLock::from(of.sha256());
+        Ok(Model { id: of.name.into(), tokenizer: Some(Arc::new(tokenizer)), sha256, ..model })
+    }
+
     fn new(path: &Path, files: Vec<PathBuf>, config: Config, weights: Weights) -> Model {
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let id = name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-        let parameters = weights.tensors().map(|t| t.rows as u64 * t.cols as u64).sum();
+        let of_depth = weights.residual.mixing().map_or(0, DepthMixing::numbers);
+        let parameters = weights.tensors().map(|t| t.rows as u64 * t.cols as u64).sum::<u64>() + of_depth;
         let weight_types = weight_types(&weights);
         let (path, sha256) = (path.to_owned(), OnceLock::new());
         let (tokenizer, chat_template) = (None, None);

@@ -75,11 +75,12 @@ impl fmt::Display for DType {
     }
 }
 
-/// Bytes that live in a mapped file or on the heap.
+/// Bytes that live in a mapped file, on the heap, or in the program.
 #[derive(Clone)]
 pub enum Bytes {
     Mapped(Arc<Mmap>, Range<usize>),
     Owned(Arc<[u8]>),
+    Static(&'static [u8]),
 }
 
 impl Bytes {
@@ -87,6 +88,7 @@ impl Bytes {
         match self {
             Bytes::Mapped(map, range) => &map[range.clone()],
             Bytes::Owned(bytes) => bytes,
+            Bytes::Static(bytes) => bytes,
         }
     }
 }

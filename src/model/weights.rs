@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::error::ModelError;
 use super::names::{Names, Part};
+use super::residual::{self, Residual};
 use super::rope_layout::{half_split_bias, half_split_rows};
 use super::tensor::Tensor;
 
@@ -60,6 +61,8 @@ pub struct Weights {
     pub final_norm: Tensor,
     /// [V, d]; `None` where the embedding table serves.
     pub head: Option<Tensor>,
+    /// How depth is mixed.
+    pub residual: Residual,
 }
 
 /// Anything that hands out tensors by name.
@@ -161,6 +164,10 @@ impl Weights {
             layers: (0..config.layers.len()).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?,
             final_norm: loader.vector(layout.names.final_norm(), d)?,
             head: (!config.tied_head).then(|| loader.get(layout.names.head(), vocab, d)).transpose()?,
+            residual: match &layout.names {
+                Names::Gguf => Residual::Plain,
+                Names::Hf { body, .. } => residual::load(config, store, body)?,
+            },
         })
     }
 

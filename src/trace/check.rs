@@ -1,7 +1,7 @@
 //! Whether what a trace says fits together. A file with right check sums may still have been made by anybody.
 
 use crate::engine::frame::{
-    AttentionStats, Frame, Kept, KvNorms, LaneFrame, PromptSpan, Reads, ResidualStats, Survival,
+    AttentionStats, Depth, Frame, Kept, KvNorms, LaneFrame, PromptSpan, Reads, ResidualStats, Survival,
 };
 use crate::engine::message::ModelInfo;
 
@@ -49,6 +49,12 @@ pub fn frame(frame: &Frame, model: &ModelInfo, prompt: &[u32]) -> Checked {
 fn lane(lane: &LaneFrame, model: &ModelInfo) -> Checked {
     let (rows, positions) = (lane.fed.len(), lane.pos as usize + lane.fed.len());
     fits(residual(&lane.residual, model, rows), "residual statistics and the model")?;
+    let stream = &lane.stream;
+    fits(
+        stream.points == 0 && stream.l2.is_empty() || residual(stream, model, rows),
+        "statistics of the stream and the model",
+    )?;
+    fits(lane.depth.as_ref().is_none_or(|d| depth(d, model)), "what targets are made of and the model")?;
     fits(attention(&lane.attention, model, rows), "attention statistics and the model")?;
     fits(kv_norms(&lane.kv_norms, model, rows), "norms of keys and values and the model")?;
     fits(kept(&lane.kept, model, positions), "kept positions and the model")?;
@@ -75,6 +81,16 @@ fn shaped(shape: &[usize], asked: &[usize]) -> bool {
 fn residual(s: &ResidualStats, model: &ModelInfo, rows: usize) -> bool {
     let (shape, lens) = ([s.points, s.rows], [s.l2.len(), s.rms.len(), s.absmax.len(), s.median.len(), s.argmax.len()]);
     filled(&shape, &lens) && shaped(&shape, &[1 + 2 * model.layers, rows])
+}
+
+/// Every target has no more sources than there are sublayers, the embedding, a null source and the stream.
+fn depth(d: &Depth, model: &ModelInfo) -> bool {
+    let targets = 1 + 2 * model.layers;
+    let sum: usize = d.counts.iter().map(|&n| n as usize).sum();
+    d.counts.len() == targets
+        && d.counts.iter().all(|&n| n as usize <= targets + 2)
+        && d.share.len() == sum
+        && (d.weight.is_empty() || d.weight.len() == sum)
 }
 
 fn attention(s: &AttentionStats, model: &ModelInfo, rows: usize) -> bool {

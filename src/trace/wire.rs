@@ -3,7 +3,7 @@
 /// Not text in any encoding; a transfer that changes line ends changes it.
 pub const MAGIC: [u8; 8] = *b"\x89ATNS\r\n\x1a";
 /// Raised with every change to what is written, also of a frame's fields.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 pub const PREAMBLE: usize = 16;
 pub const HEAD: usize = 24;
 /// Longest contents of a record before compression.

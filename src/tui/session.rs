@@ -213,6 +213,8 @@ mod tests {
             nll: None,
             residual: Arc::default(),
             attention: Arc::default(),
+            stream: Arc::default(),
+            depth: None,
             kv_norms: Arc::default(),
             received: Arc::from([]),
             row: Arc::from([]),

@@ -93,6 +93,7 @@ pub fn options(precision: Precision, lanes: &[&str]) -> Options {
         queries_budget: 1 << 30,
         chunk: 512,
         lanes: lanes.iter().map(|s| lane(s)).collect(),
+        depth: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whole models on a device, every kernel in its place: the frames are those of the CPU, and of Hugging Face.
 
+use std::path::PathBuf;
+
 use attnscope::backend::cuda::backend::CudaBackend;
 use attnscope::cache::KvType;
 use attnscope::engine::frame::{Frame, LaneFrame, Pick};
@@ -13,12 +15,13 @@ use crate::family::{equals, unpack};
 use crate::golden;
 
 /// Families that a model needs.
-pub const KERNELS: [&str; 12] = [
+pub const KERNELS: [&str; 13] = [
     "compact",
     "decode_attention",
     "elementwise",
     "embed",
     "gated",
+    "mix",
     "norm",
     "prefill_attention",
     "product",
@@ -33,6 +36,15 @@ fn on_device(model: &Model, lanes: &[&str]) -> Core {
 }
 
 fn on_device_in(model: &Model, lanes: &[&str], precision: Precision) -> Core {
+    opened(model, lanes, precision, None)
+}
+
+/// In f32, with depth queries from a file.
+pub fn on_device_with(model: &Model, lanes: &[&str], depth: Option<PathBuf>) -> Core {
+    opened(model, lanes, Precision::F32, depth)
+}
+
+fn opened(model: &Model, lanes: &[&str], precision: Precision, depth: Option<PathBuf>) -> Core {
     let lane = |spec: &&str| LaneSpec { policy: Policy::parse(spec).unwrap(), sampler: Sampler::default() };
     let options = Options {
         device: Device::Cuda(0),
@@ -42,6 +54,7 @@ fn on_device_in(model: &Model, lanes: &[&str], precision: Precision) -> Core {
         queries_budget: 1 << 30,
         chunk: 256,
         lanes: lanes.iter().map(lane).collect(),
+        depth,
     };
     let make = |shape, exact| {
         let backend = CudaBackend::new(emulator::device(&KERNELS), shape, exact, 2)?;
@@ -70,7 +83,7 @@ fn family(name: &str) -> (tempfile::TempDir, Model, Vec<u32>) {
 }
 
 /// Largest |a − b| relative to the larger of |a| and `unit`; NaN only beside NaN.
-fn far(a: &[f32], b: &[f32], unit: f32) -> f32 {
+pub fn far(a: &[f32], b: &[f32], unit: f32) -> f32 {
     assert_eq!(a.len(), b.len());
     let apart = |(a, b): (&f32, &f32)| match (a.is_nan(), b.is_nan()) {
         (true, true) => 0.0,
@@ -81,11 +94,11 @@ fn far(a: &[f32], b: &[f32], unit: f32) -> f32 {
 }
 
 /// Sums of up to 160 products and 75 probabilities in another order: some hundred units in the last place.
-const NEAR: f32 = 1e-4;
+pub const NEAR: f32 = 1e-4;
 /// Of packed caches: a number that lies between two codes may become the one here and the other there.
 const CODES: f32 = 1e-2;
 
-fn same(device: &LaneFrame, cpu: &LaneFrame, near: f32) {
+pub fn same(device: &LaneFrame, cpu: &LaneFrame, near: f32) {
     let spec = &cpu.spec;
     assert_eq!((&device.spec, device.next, device.pos), (spec, cpu.next, cpu.pos));
     assert_eq!(device.kept, cpu.kept, "{spec}: what is kept");

@@ -8,6 +8,7 @@ mod chance;
 mod compact;
 mod compile;
 mod decode_attention;
+mod depth;
 mod driver;
 mod elementwise;
 mod embed;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use attnscope::backend::cuda::device::{Arg, Device};
 use attnscope::backend::cuda::memory::Memory;
-use attnscope::probe::depth::shares;
+use attnscope::probe::depth::{self, shares};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -245,9 +245,13 @@ proptest! {
         launch(&device, "depth_shares", [rows, points, 1], 256, 8 * points, &args);
         let out = out.read(0, points * points * rows).unwrap();
         for row in 0..rows {
-            let own: Vec<f32> = all.iter().flat_map(|x| &x[row * width..][..width]).copied().collect();
+            let own: Vec<&[f32]> = all.iter().map(|x| &x[row * width..][..width]).collect();
             let mut expected = vec![0.0; points * points];
-            shares(&own, width, &mut expected);
+            for (target, origins) in depth::Sources::plain(points - 1).origins.iter().enumerate() {
+                let sources: Vec<_> = origins.iter().map(|origin| (origin, 1.0)).collect();
+                let found = shares(own[target], |p| own[p], &sources);
+                expected[target * points..][..found.len()].copy_from_slice(&found);
+            }
             // sums in f64 on both sides, in another order
             let may = |x: f32| 1e-6 * (1.0 + x.abs());
             for (found, expected) in column(&out, rows, row).iter().zip(&expected) {

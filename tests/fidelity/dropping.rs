@@ -20,8 +20,16 @@ fn tiny() -> (tempfile::TempDir, Model, Vec<u32>) {
 fn start(model: &Model, prompt: &[u32], lanes: &[&str], sampler: &Sampler, rows: LogitRows) -> Core {
     let lanes = lanes.iter().map(|spec| LaneSpec { sampler: sampler.clone(), ..lane(spec) }).collect();
     let precision = Precision::F32;
-    let options =
-        Options { device: Device::Cpu, precision, threads: 2, kv: None, queries_budget: 1 << 30, chunk: 256, lanes };
+    let options = Options {
+        device: Device::Cpu,
+        precision,
+        threads: 2,
+        kv: None,
+        queries_budget: 1 << 30,
+        chunk: 256,
+        lanes,
+        depth: None,
+    };
     let mut core = open(model, &options, |_, _| {}).unwrap().0;
     core.logit_rows = rows;
     core.read_prompt(prompt, |_, _| Pause::Continue).unwrap();

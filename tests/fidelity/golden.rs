@@ -68,9 +68,22 @@ pub fn lane(spec: &str) -> LaneSpec {
 }
 
 pub fn core(model: &Model, precision: Precision, lanes: &[&str]) -> Core {
+    core_with(model, precision, lanes, None)
+}
+
+/// With depth queries from a file.
+pub fn core_with(model: &Model, precision: Precision, lanes: &[&str], depth: Option<PathBuf>) -> Core {
     let lanes = lanes.iter().map(|spec| lane(spec)).collect();
-    let options =
-        Options { device: Device::Cpu, precision, threads: 2, kv: None, queries_budget: 1 << 30, chunk: 256, lanes };
+    let options = Options {
+        device: Device::Cpu,
+        precision,
+        threads: 2,
+        kv: None,
+        queries_budget: 1 << 30,
+        chunk: 256,
+        lanes,
+        depth,
+    };
     open(model, &options, |_, _| {}).unwrap().0
 }
 

@@ -6,6 +6,8 @@
 mod blockwise;
 #[path = "../common/mod.rs"]
 mod common;
+mod depth;
+mod dialects;
 mod dropping;
 mod family;
 mod forward;

@@ -44,6 +44,13 @@ pub fn model() -> ModelInfo {
         kv_type: "f32".into(),
         threads: 2,
         eos: vec![2],
+        depth: DepthInfo {
+            residual: "plain".into(),
+            sources: DepthSources::Sublayers,
+            null: false,
+            over_stream: false,
+            edges: Vec::new(),
+        },
     }
 }
 
@@ -189,6 +196,8 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
         nll: (step > 0).then(|| 6.0 * noise(step as usize, index, 6).powi(2)),
         residual: Arc::new(residual(pos, rows)),
         attention: Arc::new(attention(pos, rows)),
+        stream: Arc::default(),
+        depth: None,
         kv_norms: Arc::new(kv_norms),
         received: (0..positions).map(|p| attended(p) * (positions - p) as f32).collect(),
         row: (0..positions).map(attended).collect(),

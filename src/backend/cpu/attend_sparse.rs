@@ -158,6 +158,8 @@ mod tests {
             kv: KvType::F32,
             queries_budget: 1 << 20,
             recent_window: 8,
+            stream_points: false,
+            depth_sources: 0,
         };
         let mut backend = CpuBackend::new(shape, true, 2).unwrap();
         let (x, out) = (backend.buffer(WIDTH), backend.buffer(HEADS * D));

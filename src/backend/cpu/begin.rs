@@ -17,7 +17,7 @@ impl CpuBackend {
         self.spans.clear();
         self.timed_ns = 0;
         self.pending_points.clear();
-        self.points_seen = 0;
+        (self.points_seen, self.stream_seen) = (0, 0);
         self.logit_rows = 0;
         self.drawn.clear();
         self.fresh.fill(false);
@@ -74,8 +74,9 @@ impl CpuBackend {
             self.probes.covered.as_mut_slice().fill(1.0);
         }
         self.buffers.iter_mut().for_each(|grid| grid.resize(n));
-        self.probes.residual.resize((2 * l + 1) * n);
-        self.probes.points.resize((2 * l + 1) * self.saved_rows());
+        self.probes.residual.resize(self.shape.all_points() * n);
+        self.probes.points.resize(self.shape.all_points() * self.saved_rows());
+        self.probes.depth.resize(self.shape.points() * n);
         self.probes.attention.resize(l * self.shape.heads * n);
         self.probes.norms.resize(l * self.shape.kv_heads * n);
         if self.runs.iter().any(|run| run.len > 1) {

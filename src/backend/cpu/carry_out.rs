@@ -45,6 +45,7 @@ impl CpuBackend {
             table: self.table.as_ref(),
             matrices: &self.matrices,
             vectors: &self.vectors,
+            sources: &self.sources,
             buffers: &self.buffers,
             quantized: &self.quantized,
             logits: &self.logits,

@@ -14,6 +14,7 @@ pub(in crate::backend) mod linear;
 pub mod matmul;
 mod matmul_op;
 mod means;
+mod mix;
 #[cfg(test)]
 mod packed_tests;
 pub mod peaks;
@@ -46,6 +47,7 @@ use crate::policy::watch::Watches;
 use crate::simd;
 
 use super::draw::{Draw, Drawn};
+use super::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
 use super::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Shape, Vector};
 use attend_sparse::SparseRead;
 use linear::{Isa, Linear, Quantized, failed};
@@ -67,6 +69,8 @@ pub struct CpuBackend {
     memory: matmul::WeightMemory,
     matrices: Vec<Linear>,
     vectors: Vec<Vec<f32>>,
+    /// What mixes of depth name.
+    sources: Vec<Vec<Source>>,
     buffers: Vec<Grid>,
     quantized: Vec<Quantized>,
     /// The 8-bit copy of a buffer is up to date.
@@ -103,6 +107,7 @@ pub struct CpuBackend {
     steps: Vec<Step>,
     pending_points: Vec<usize>,
     points_seen: usize,
+    stream_seen: usize,
     /// Copy the residual points of all rows, however many.
     save_all_points: bool,
     logit_rows: usize,
@@ -141,6 +146,7 @@ impl CpuBackend {
             memory: matmul::WeightMemory::new(),
             matrices: Vec::new(),
             vectors: Vec::new(),
+            sources: Vec::new(),
             buffers: Vec::new(),
             quantized: Vec::new(),
             fresh: Vec::new(),
@@ -155,6 +161,7 @@ impl CpuBackend {
                 covered: Grid::new(0, 1),
                 received: Grid::new(0, 16),
                 watched: Grid::new(0, 16),
+                depth: Grid::new(0, shape.depth_sources),
             },
             caches: Vec::new(),
             readers: BTreeMap::new(),
@@ -170,6 +177,7 @@ impl CpuBackend {
             steps: Vec::new(),
             pending_points: Vec::new(),
             points_seen: 0,
+            stream_seen: 0,
             save_all_points: false,
             logit_rows: 0,
             layer: None,
@@ -283,6 +291,16 @@ impl Backend for CpuBackend {
         Ok(Vector(self.vectors.len() - 1))
     }
 
+    fn numbers(&mut self, values: &[f32]) -> Result<Vector> {
+        self.vectors.push(values.to_vec());
+        Ok(Vector(self.vectors.len() - 1))
+    }
+
+    fn sources(&mut self, of: &[Source]) -> Sources {
+        self.sources.push(of.to_vec());
+        Sources(self.sources.len() - 1)
+    }
+
     fn table(&mut self, table: &Tensor) -> Result<()> {
         self.table = Some(table.clone());
         Ok(())
@@ -320,9 +338,29 @@ impl Backend for CpuBackend {
     }
 
     fn residual_point(&mut self, x: Buf, point: usize) {
-        self.points_seen = self.points_seen.max(point + 1);
+        let (seen, first) = match point < self.shape.points() {
+            true => (&mut self.points_seen, 0),
+            false => (&mut self.stream_seen, self.shape.points()),
+        };
+        *seen = (*seen).max(point + 1 - first);
         self.pending_points.push(point);
         self.push("residual probe", Op::ResidualPoint { x, point }, self.activation(x), 0);
+    }
+
+    fn blend(&mut self, out: Buf, keep: f32, x: Buf, by: f32) {
+        self.record_blend(out, keep, x, by);
+    }
+
+    fn mix(&mut self, mix: &Mix, out: Buf) {
+        self.record_mix(mix, out);
+    }
+
+    fn mix_ahead(&mut self, ahead: &MixAhead) {
+        self.record_ahead(ahead);
+    }
+
+    fn mix_merge(&mut self, merge: &MixMerge, out: Buf) {
+        self.record_merge(merge, out);
     }
 
     fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf) {

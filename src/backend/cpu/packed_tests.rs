@@ -40,6 +40,8 @@ impl Rig {
             kv: KvType::F32,
             queries_budget: 1 << 24,
             recent_window: 8,
+            stream_points: false,
+            depth_sources: 0,
         };
         let mut backend = CpuBackend::new(shape, true, 2).unwrap();
         let (qkv, out) = (backend.buffer((HEADS.0 + 2 * HEADS.1) * dim), backend.buffer(HEADS.0 * dim));

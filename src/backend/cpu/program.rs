@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::backend::draw::{Draw, Drawn};
+use crate::backend::mixing::{Mix, MixAhead, MixMerge, Source};
 use crate::backend::{Attention, Buf, LowRank, Matrix, Row, Vector};
 use crate::cache::{HeadCache, QueryWriter, Strand, Wiring};
 use crate::model::config::Activation;
@@ -16,7 +17,7 @@ use super::attend_sparse::SparseRead;
 use super::linear::Linear;
 use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attend_part, attend_single, attention, draw, elementwise, matmul_op, rope};
+use super::{attend_part, attend_single, attention, draw, elementwise, matmul_op, mix, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -38,6 +39,23 @@ pub enum Op {
     /// Statistics of all points copied so far, spread over the threads.
     SavedStats {
         points: Vec<usize>,
+    },
+    Blend {
+        out: Buf,
+        keep: f32,
+        x: Buf,
+        by: f32,
+    },
+    Mix {
+        mix: Mix,
+        out: Buf,
+    },
+    MixAhead {
+        ahead: MixAhead,
+    },
+    MixMerge {
+        merge: MixMerge,
+        out: Buf,
     },
     RmsNorm {
         x: Buf,
@@ -175,6 +193,8 @@ pub struct ProbeGrids {
     pub received: Grid,
     /// The same of each watch [watch · H · blocks][slots]
     pub watched: Grid,
+    /// Depth weights [targets · rows][most sources]
+    pub depth: Grid,
 }
 
 /// Everything a program reads and writes.
@@ -193,6 +213,7 @@ pub struct Exec<'a> {
     pub table: Option<&'a Tensor>,
     pub matrices: &'a [Linear],
     pub vectors: &'a [Vec<f32>],
+    pub sources: &'a [Vec<Source>],
     pub buffers: &'a [Grid],
     pub quantized: &'a [super::linear::Quantized],
     pub logits: &'a Grid,
@@ -295,6 +316,10 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::Fill { values, out } => elementwise::fill(exec, items, values, *out),
         Op::ResidualPoint { x, point } => elementwise::residual_point(exec, items, *x, *point),
         Op::SavedStats { points } => elementwise::saved_stats(exec, items, points),
+        Op::Blend { out, keep, x, by } => mix::blend(exec, items, *out, *keep, *x, *by),
+        Op::Mix { mix, out } => mix::mix(exec, items, mix, *out),
+        Op::MixAhead { ahead } => mix::ahead(exec, items, ahead),
+        Op::MixMerge { merge, out } => mix::merge(exec, items, merge, *out),
         Op::RmsNorm { x, weight, eps, out } => elementwise::rms_norm(exec, items, *x, *weight, *eps, *out),
         Op::AddRmsNorm { x, y, weight, eps } => elementwise::add_rms_norm(exec, items, *x, *y, *weight, *eps),
         Op::Quantize { x } => matmul_op::quantize(exec, items, *x),

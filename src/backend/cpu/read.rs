@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::backend::draw::Drawn;
+use crate::backend::mixing::DepthWeights;
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Queries, Saved, Strand, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpSpan, OpTime, ResidualStats};
@@ -28,6 +29,17 @@ impl CpuBackend {
     /// Column `field` of a probe grid with `n` rows.
     fn field(grid: &super::shared::Grid, n: usize, field: usize) -> Vec<f32> {
         grid.as_slice().chunks_exact(grid.width()).take(n).map(|row| row[field]).collect()
+    }
+
+    /// Statistics of `points` residual points from `first` on.
+    fn stats_of(&self, first: usize, points: usize) -> ResidualStats {
+        let rows = self.rows.len();
+        if !self.probes_on.residual || points == 0 {
+            return ResidualStats::default();
+        }
+        let field = |f| Self::field(&self.probes.residual, (first + points) * rows, f).split_off(first * rows);
+        let argmax = field(4).into_iter().map(f32::to_bits).collect();
+        ResidualStats { points, rows, l2: field(0), rms: field(1), absmax: field(2), median: field(3), argmax }
     }
 
     /// `work` on the heads of a cache that there is an order for [layer · G + kv head], with all threads.
@@ -73,13 +85,15 @@ impl Inspect for CpuBackend {
     }
 
     fn residual_stats(&self) -> ResidualStats {
-        let (points, rows) = (self.points_seen, self.rows.len());
-        if !self.probes_on.residual {
-            return ResidualStats::default();
-        }
-        let field = |f| Self::field(&self.probes.residual, points * rows, f);
-        let argmax = field(4).into_iter().map(f32::to_bits).collect();
-        ResidualStats { points, rows, l2: field(0), rms: field(1), absmax: field(2), median: field(3), argmax }
+        self.stats_of(0, self.points_seen)
+    }
+
+    fn stream_stats(&self) -> ResidualStats {
+        self.stats_of(self.shape.points(), self.stream_seen)
+    }
+
+    fn depth_weights(&self) -> DepthWeights {
+        self.weights_of_depth()
     }
 
     fn attention_stats(&self) -> AttentionStats {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::{DeviceCache, Kind};
+use super::depth::SourcesAt;
 use super::device::{Arg, Device};
 use super::memory::Memory;
 use super::on_host::OnHost;
@@ -13,6 +14,7 @@ use super::queries::DeviceQueries;
 use super::records::{NORMS, REDUCTIONS, Run, STATS, Slots};
 use super::stage::{Stage, Staging};
 use super::weights::{Change, Linear, Table};
+use crate::backend::mixing::Source;
 use crate::backend::{BackendError, Buf, CacheId, Result, Row, Shape};
 use crate::engine::message::Probes;
 
@@ -92,6 +94,8 @@ pub struct Rows {
     /// [run]
     pub caches: Vec<CacheId>,
     pub at: Header,
+    /// [sources that mixes name]
+    pub sources: Vec<SourcesAt>,
     /// Most rows of a run, most slots that a head of a run has, the pass counted.
     pub longest: usize,
     pub most_slots: usize,
@@ -130,6 +134,8 @@ pub struct Grids {
     pub norms: Room,
     /// [rows asked for][V]
     pub logits: Room,
+    /// Depth weights [targets][sources][rows]
+    pub depth: Room,
     pub drawn: super::sample::DrawnRooms,
 }
 
@@ -155,6 +161,8 @@ pub struct CudaBackend {
     pub(super) table: Option<Table>,
     pub(super) matrices: Vec<Linear>,
     pub(super) vectors: Vec<Memory<f32>>,
+    /// What mixes of depth name.
+    pub(super) sources: Vec<Vec<Source>>,
     pub(super) changes: Vec<Change>,
     /// Frequencies of each rope [D / 2].
     pub(super) ropes: Vec<Memory<f32>>,
@@ -175,6 +183,7 @@ pub struct CudaBackend {
     /// A residual point whose statistics the next norm may take along.
     pub(super) pending: Option<(Buf, usize)>,
     pub(super) points_seen: usize,
+    pub(super) stream_seen: usize,
     pub(super) logit_rows: usize,
     pub(super) save_all_points: bool,
     /// What the last pass left, fetched when first asked for.
@@ -202,6 +211,7 @@ impl CudaBackend {
             table: None,
             matrices: Vec::new(),
             vectors: Vec::new(),
+            sources: Vec::new(),
             changes: Vec::new(),
             ropes,
             buffers: Vec::new(),
@@ -217,6 +227,7 @@ impl CudaBackend {
             program: Program::new(),
             pending: None,
             points_seen: 0,
+            stream_seen: 0,
             logit_rows: 0,
             save_all_points: false,
             fetched: Default::default(),
@@ -261,10 +272,11 @@ impl CudaBackend {
             buffer.memory.reserve(&self.device, rows * buffer.width)?;
         }
         let Shape { layers, heads, kv_heads, hidden, .. } = self.shape;
-        let points = 2 * layers + 1;
+        let points = self.shape.all_points();
         let saved = self.saved_rows();
         self.grids.residual.reserve(&self.device, points * rows * STATS)?;
         self.grids.points.reserve(&self.device, points * saved * hidden)?;
+        self.reserve_depth()?;
         self.grids.attention.reserve(&self.device, layers * heads * rows * REDUCTIONS)?;
         self.grids.norms.reserve(&self.device, layers * kv_heads * rows * NORMS)
     }
@@ -332,7 +344,9 @@ impl CudaBackend {
             let all: Vec<u64> = self.rows.runs.iter().flat_map(|run| (0..layers).map(|l| of(run, l))).collect();
             stage.put(&all)
         });
+        let sources = self.stage_sources(&mut stage);
         let base = self.staging.send(&self.device, stage)?;
+        self.rows.sources = sources.iter().map(|staged| staged.on(base)).collect();
         self.rows.at = Header {
             tokens: tokens.on(base),
             positions: positions.on(base),

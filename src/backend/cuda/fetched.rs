@@ -49,13 +49,13 @@ impl CudaBackend {
 
     /// [points][saved rows][hidden]
     pub(super) fn fetched_points(&self) -> &[f32] {
-        let count = self.points_seen * self.saved_rows() * self.shape.hidden;
+        let count = self.all_points_seen() * self.saved_rows() * self.shape.hidden;
         self.fetch(&self.fetched.points, count, || self.grids.points.read(0, count))
     }
 
     /// [points][rows][5]
     pub(super) fn fetched_residual(&self) -> &[f32] {
-        let count = self.points_seen * self.rows.count() * STATS;
+        let count = self.all_points_seen() * self.rows.count() * STATS;
         self.fetch(&self.fetched.residual, count, || self.grids.residual.read(0, count))
     }
 

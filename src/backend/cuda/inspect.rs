@@ -11,10 +11,11 @@ use super::exchange::{all_to_host, to_device};
 use super::memory::Memory;
 use super::queries::DeviceQueries;
 use super::record::FEW;
-use super::records::{MOST, NORMS, REDUCTIONS, STATS, Slots};
+use super::records::{MOST, NORMS, REDUCTIONS, Slots};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::project::projected;
 use crate::backend::draw::Drawn;
+use crate::backend::mixing::DepthWeights;
 use crate::backend::{Attention, BackendError, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Saved, Wiring};
 use crate::engine::frame::{AttentionStats, KvNorms, OpSpan, OpTime, ResidualStats};
@@ -151,14 +152,15 @@ impl Inspect for CudaBackend {
     }
 
     fn residual_stats(&self) -> ResidualStats {
-        if !self.rows.probes.residual {
-            return ResidualStats::default();
-        }
-        let all = self.fetched_residual();
-        let of = |field| column(all, STATS, field);
-        let argmax = of(4).into_iter().map(f32::to_bits).collect();
-        let (points, rows) = (self.points_seen, self.rows.count());
-        ResidualStats { points, rows, l2: of(0), rms: of(1), absmax: of(2), median: of(3), argmax }
+        self.stats_of(0, self.points_seen)
+    }
+
+    fn stream_stats(&self) -> ResidualStats {
+        self.stats_of(self.shape.points(), self.stream_seen)
+    }
+
+    fn depth_weights(&self) -> DepthWeights {
+        self.weights_of_depth()
     }
 
     fn attention_stats(&self) -> AttentionStats {

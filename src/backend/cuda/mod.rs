@@ -16,6 +16,7 @@ mod attend;
 pub mod backend;
 pub mod blas;
 mod cache;
+mod depth;
 pub mod device;
 pub mod driver;
 pub mod embedded;

@@ -12,6 +12,7 @@ use super::records::{BF16, F32, STATS, activation};
 use super::weights::{Change, Linear, Table};
 use crate::backend::cpu::linear::dequantize;
 use crate::backend::draw::Draw;
+use crate::backend::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
 use crate::backend::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Vector};
 use crate::cache::KvType;
 use crate::engine::frame::Peaks;
@@ -153,7 +154,7 @@ impl CudaBackend {
     }
 
     /// A residual point that no norm has taken along gets a kernel of its own.
-    fn settle_point(&mut self) {
+    pub(super) fn settle_point(&mut self) {
         let Some((x, point)) = self.pending.take() else { return };
         self.program.op("residual probe", self.activation(x), 0);
         let mut args = vec![Arg::Pointer(self.at(x)), Arg::Int(self.width(x) as i32)];
@@ -216,6 +217,17 @@ impl Backend for CudaBackend {
         Ok(Vector(self.vectors.len() - 1))
     }
 
+    fn numbers(&mut self, values: &[f32]) -> Result<Vector> {
+        self.vectors.push(Memory::of(&self.device, values)?);
+        self.host.knows(values.to_vec());
+        Ok(Vector(self.vectors.len() - 1))
+    }
+
+    fn sources(&mut self, of: &[Source]) -> Sources {
+        self.sources.push(of.to_vec());
+        Sources(self.sources.len() - 1)
+    }
+
     fn table(&mut self, table: &Tensor) -> Result<()> {
         self.table = Some(Table::new(&self.device, table)?);
         Ok(())
@@ -243,7 +255,7 @@ impl Backend for CudaBackend {
         self.program.clear();
         self.forget_fetched();
         self.grids.drawn.clear();
-        (self.pending, self.points_seen, self.logit_rows) = (None, 0, 0);
+        (self.pending, self.points_seen, self.stream_seen, self.logit_rows) = (None, 0, 0, 0);
         let host_of = |cache: CacheId| match &self.caches[cache.0] {
             Place::Host(host) => Some(*host),
             Place::Device(_) | Place::Freed => None,
@@ -281,7 +293,11 @@ impl Backend for CudaBackend {
     }
 
     fn residual_point(&mut self, x: Buf, point: usize) {
-        self.points_seen = self.points_seen.max(point + 1);
+        let (seen, first) = match point < self.shape.points() {
+            true => (&mut self.points_seen, 0),
+            false => (&mut self.stream_seen, self.shape.points()),
+        };
+        *seen = (*seen).max(point + 1 - first);
         self.settle_point();
         let stats = self.point_args(point);
         // the norm that wrote x takes the statistics along
@@ -292,6 +308,22 @@ impl Backend for CudaBackend {
         } else {
             self.pending = Some((x, point));
         }
+    }
+
+    fn blend(&mut self, out: Buf, keep: f32, x: Buf, by: f32) {
+        self.record_blend(out, keep, x, by);
+    }
+
+    fn mix(&mut self, mix: &Mix, out: Buf) {
+        self.record_mix(mix, out);
+    }
+
+    fn mix_ahead(&mut self, ahead: &MixAhead) {
+        self.record_ahead(ahead);
+    }
+
+    fn mix_merge(&mut self, merge: &MixMerge, out: Buf) {
+        self.record_merge(merge, out);
     }
 
     fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf) {

@@ -61,6 +61,10 @@ fn put(core: &mut Core, frame: &Frame, first: usize, count: usize, positions: us
     for (name, values) in [("l2", &r.l2), ("rms", &r.rms), ("absmax", &r.absmax), ("median", &r.median)] {
         out.columns(&format!("resid.{name}"), positions, first, count, values);
     }
+    let s = &lane.stream;
+    for (name, values) in [("l2", &s.l2), ("rms", &s.rms), ("absmax", &s.absmax), ("median", &s.median)] {
+        out.columns(&format!("stream.{name}"), positions, first, count, values);
+    }
     for (point, channels) in r.argmax.chunks_exact(count).enumerate() {
         out.integers("resid.argmax", point * positions + first, channels.iter().map(|&c| c.into()));
     }
@@ -80,9 +84,10 @@ fn put(core: &mut Core, frame: &Frame, first: usize, count: usize, positions: us
 /// Depth shares of the rows of the last pass, whose first is at position `first`; their points go to the lens.
 fn residual(core: &mut Core, positions: usize, first: usize, lens: &mut Lens, out: &mut Output) -> Result<()> {
     let (points, hidden) = (1 + 2 * core.config().layers.len(), core.config().hidden);
+    let rows = core.backend().residual(0).len() / hidden;
+    depth::write(core, rows, positions, first, out);
     let backend = core.backend();
     let saved: Vec<&[f32]> = (0..points).map(|point| backend.residual(point)).collect();
-    depth::write(&saved, hidden, positions, first, out);
     lens.keep(&saved, first);
     Ok(())
 }

@@ -1,23 +1,28 @@
-//! `depth.share` [targets, sources, P]: see [`crate::probe::depth`].
+//! `depth.share` and, of models that mix depth, `depth.weight` [targets, sources, P]: see [`crate::probe::depth`].
 
 use rayon::prelude::*;
 
 use super::output::Output;
-use crate::probe::depth::shares;
+use crate::engine::Core;
+use crate::engine::depth::Points;
 
-/// `points`: each [rows, d]; the rows are the positions from `first` on.
-pub fn write(points: &[&[f32]], dim: usize, positions: usize, first: usize, out: &mut Output) {
-    let count = points.len();
-    let rows = points.first().map_or(0, |point| point.len() / dim);
-    // [rows][targets · sources]
-    let mut all = vec![0.0f32; rows * count * count];
-    all.par_chunks_mut(count * count).enumerate().for_each(|(row, shares_of_row)| {
-        let stream: Vec<f32> = points.iter().flat_map(|point| &point[row * dim..(row + 1) * dim]).copied().collect();
-        shares(&stream, dim, shares_of_row);
-    });
-    let mut column = vec![0.0f32; rows];
-    for cell in 0..count * count {
-        column.iter_mut().enumerate().for_each(|(row, c)| *c = all[row * count * count + cell]);
-        out.floats("depth.share", cell * positions + first, &column);
+/// Of the `rows` of the last pass, whose first is at position `first`.
+pub fn write(core: &Core, rows: usize, positions: usize, first: usize, out: &mut Output) {
+    let sources = core.depth_sources();
+    let (targets, across) = (sources.origins.len(), sources.across());
+    let points = Points::new(core, rows);
+    let mixed = core.mixes_depth();
+    let columns = |name: &str, target: usize, of_row: &(dyn Fn(usize) -> Vec<f32> + Sync), out: &mut Output| {
+        let all: Vec<Vec<f32>> = (0..rows).into_par_iter().map(of_row).collect();
+        for source in 0..all.first().map_or(0, Vec::len) {
+            let column: Vec<f32> = all.iter().map(|row| row[source]).collect();
+            out.floats(name, (target * across + source) * positions + first, &column);
+        }
+    };
+    for target in 0..targets {
+        columns("depth.share", target, &|row| points.shares(target, row), out);
+        if mixed {
+            columns("depth.weight", target, &|row| points.weights(target, row), out);
+        }
     }
 }

@@ -36,12 +36,19 @@ pub struct Tensor {
     pub shape: Vec<usize>,
 }
 
+/// What targets are made of: most sources of one, and whether these have weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    pub sources: usize,
+    pub mixed: bool,
+}
+
 pub struct Layout {
     pub tensors: Vec<Tensor>,
 }
 
 impl Layout {
-    pub fn new(config: &Config, prompt: usize, steps: usize, rows: Rows, lens_k: usize) -> Self {
+    pub fn new(config: &Config, depth: Depth, prompt: usize, steps: usize, rows: Rows, lens_k: usize) -> Self {
         let (l, h, g, v) = (config.layers.len(), config.heads, config.kv_heads, config.vocab);
         let (p, n) = (prompt + steps, 1 + 2 * l);
         let mut tensors = Vec::new();
@@ -61,7 +68,13 @@ impl Layout {
         for field in ["resid.l2", "resid.rms", "resid.absmax", "resid.median"] {
             add(field, Number::F32, &[n, p]);
         }
-        add("depth.share", Number::F32, &[n, n, p]);
+        add("depth.share", Number::F32, &[n, depth.sources, p]);
+        if depth.mixed {
+            add("depth.weight", Number::F32, &[n, depth.sources, p]);
+            for field in ["stream.l2", "stream.rms", "stream.absmax", "stream.median"] {
+                add(field, Number::F32, &[n, p]);
+            }
+        }
         for layer in 0..l {
             if rows != Rows::None {
                 add(&format!("attn.{layer}"), Number::F32, &[h, rows.count(p), p]);

@@ -84,7 +84,8 @@ pub fn run(args: Args) -> Result<()> {
     let config = session.core.config();
     let vocab = config.vocab;
     let lens_k = usize::from(args.lens_k).min(vocab);
-    let layout = Layout::new(config, ids.len(), args.steps as usize, args.attn, lens_k);
+    let depth = layout::Depth { sources: session.core.depth_sources().across(), mixed: session.core.mixes_depth() };
+    let layout = Layout::new(config, depth, ids.len(), args.steps as usize, args.attn, lens_k);
     let sha256 = session.model.sha256().map_err(Io::while_("hash the model"))?;
     let metadata = [
         ("schema", layout::SCHEMA.to_owned()),

@@ -13,6 +13,7 @@ use self::keys::Keys;
 use super::config::{Activation, Config, Family};
 use super::config_check::{ConfigError, check};
 use super::error::Quoted;
+use super::residual::{AttnResKeys, K3_TYPES};
 
 /// What transformers fills in for a family when the file says nothing.
 struct Defaults {
@@ -108,6 +109,7 @@ pub(super) fn read(json: &Value) -> Result<Config, ConfigError> {
         final_softcap: softcap(keys, family, "final_logit_softcapping", 30.0)?,
         layers: layers::read(keys, family, layer_count)?,
         ropes: rope::read(keys, family)?,
+        attnres: attnres(keys)?,
         tied_head: match keys.bool("tie_word_embeddings")? {
             Some(tied) => tied,
             None => outer.bool("tie_word_embeddings")?.unwrap_or(defaults.tied_head),
@@ -119,8 +121,25 @@ pub(super) fn read(json: &Value) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// `attnres_*` (Qwen3 skeletons and their like) and Kimi K3's `attn_res_block_size`.
+fn attnres(keys: Keys<'_>) -> Result<Option<AttnResKeys>, ConfigError> {
+    let found = AttnResKeys {
+        mode: keys.text("attnres_mode")?.map(str::to_owned),
+        blocks: keys.size("attnres_num_blocks")?,
+        layers_per_block: keys.size("attn_res_block_size")?,
+        gate: keys.text("attnres_gate_type")?.map(str::to_owned),
+    };
+    Ok((found != AttnResKeys::default()).then_some(found))
+}
+
 fn family(model_type: &str) -> Result<Family, ConfigError> {
-    Ok(match model_type {
+    if K3_TYPES.contains(&model_type) {
+        let what =
+            "the kind of its layers (delta and latent attention, experts: only Kimi K3's mixing of depth can be run)";
+        return Err(ConfigError::Unsupported { what: what.into(), found: Quoted::new(model_type) });
+    }
+    // The block is that of the family; what differs is told by the tensors.
+    Ok(match model_type.strip_suffix("_attnres").unwrap_or(model_type) {
         "llama" => Family::Llama,
         "mistral" => Family::Mistral,
         "qwen2" => Family::Qwen2,

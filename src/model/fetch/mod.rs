@@ -101,6 +101,7 @@ pub fn obtain(location: &Location, progress: &mut dyn Progress) -> Result<PathBu
         Location::Path(path) => Ok(path.clone()),
         Location::Catalog(entry) => ensure(entry, progress),
         Location::Hub(spec) => repository(spec, progress),
+        Location::Embedded(model) => Ok(model.path()),
     }
 }
 

@@ -11,7 +11,7 @@ use super::Trace;
 use super::record::{Fork, Header};
 use super::writer::Writer;
 use crate::engine::frame::*;
-use crate::engine::message::{ModelInfo, Speller};
+use crate::engine::message::{DepthInfo, DepthSources, ModelInfo, Speller};
 
 pub const PROMPT: [u32; 3] = [5, 6, 7];
 
@@ -36,6 +36,13 @@ pub fn model() -> ModelInfo {
         kv_type: "f32".into(),
         threads: 1,
         eos: vec![2],
+        depth: DepthInfo {
+            residual: "plain".into(),
+            sources: DepthSources::Sublayers,
+            null: false,
+            over_stream: false,
+            edges: Vec::new(),
+        },
     }
 }
 
@@ -117,6 +124,12 @@ pub fn frame(step: u32) -> Frame {
             entropy: 0.5 + lane as f32,
             nll: (step > 0).then_some(0.25),
             residual: residual.clone(),
+            stream: Arc::new(ResidualStats::default()),
+            depth: Some(Arc::new(Depth {
+                counts: vec![1, 2, 3, 4, 5],
+                share: (0..15).map(|i| i as f32 / 15.0).collect(),
+                weight: Vec::new(),
+            })),
             attention: attention.clone(),
             kv_norms: kv_norms.clone(),
             received: n(positions).into(),

@@ -1,0 +1,167 @@
+//! What each source of the stream gives to what each target reads, from what a pass left behind.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::core::{Core, Pause};
+use super::error::Result;
+use super::frame::Depth;
+use super::message::{DepthInfo, DepthSources};
+use crate::backend::Backend;
+use crate::backend::mixing::DepthWeights;
+use crate::model::residual::{Dialect, Origin, Plan, Residual};
+use crate::probe::depth::{Sources, shares};
+
+/// What the screen is told about depth.
+pub fn info(residual: &Residual, plan: Option<&Plan>) -> DepthInfo {
+    let Some(mixing) = residual.mixing() else {
+        let sources = DepthSources::Sublayers;
+        return DepthInfo { residual: "plain".into(), sources, null: false, over_stream: false, edges: Vec::new() };
+    };
+    let sources = match mixing.dialect {
+        Dialect::Learned | Dialect::Delta => DepthSources::Sublayers,
+        Dialect::Faithful => DepthSources::Blocks,
+        Dialect::Cumulative => DepthSources::Snapshots,
+        Dialect::DeltaBlock => DepthSources::Differences,
+    };
+    DepthInfo {
+        residual: mixing.describe(),
+        sources,
+        null: mixing.queries.iter().flatten().any(|query| query.null.is_some()),
+        over_stream: plan.is_some_and(Plan::over_stream),
+        edges: mixing.starts.iter().map(|&start| start as u32).collect(),
+    }
+}
+
+/// Points of the last pass, by row of those that were copied.
+pub struct Points<'a> {
+    backend: &'a dyn Backend,
+    plan: Option<&'a Plan>,
+    sources: &'a Sources,
+    weights: DepthWeights,
+    hidden: usize,
+    /// Rows of the pass before the first one copied.
+    skipped: usize,
+}
+
+impl<'a> Points<'a> {
+    /// `rows` of the pass.
+    pub fn new(core: &'a Core, rows: usize) -> Self {
+        let (backend, hidden): (&dyn Backend, usize) = (&*core.backend, core.config().hidden);
+        let skipped = rows - backend.residual(0).len() / hidden;
+        let (plan, sources) = (core.decoder.depth_plan(), &core.depth_sources);
+        Self { backend, plan, sources, weights: backend.depth_weights(), hidden, skipped }
+    }
+
+    /// Row `row` of the pass has been copied.
+    pub fn has(&self, row: usize) -> bool {
+        row >= self.skipped
+    }
+
+    fn point(&self, point: usize, row: usize) -> &'a [f32] {
+        let from = (row - self.skipped) * self.hidden;
+        &self.backend.residual(point)[from..from + self.hidden]
+    }
+
+    /// Weights of the sources of a target, the stream left out.
+    pub fn weights(&self, target: usize, row: usize) -> Vec<f32> {
+        let count = self.sources.origins[target].len();
+        match self.plan {
+            Some(plan) if plan.is_mixed(target) => self.weights.of(target, row, count).collect(),
+            _ => vec![1.0; count],
+        }
+    }
+
+    /// Shares of the sources of a target, the stream the last one where it is one.
+    pub fn shares(&self, target: usize, row: usize) -> Vec<f32> {
+        let origins = &self.sources.origins[target];
+        let Some(plan) = self.plan else {
+            let all: Vec<(&Origin, f32)> = origins.iter().map(|origin| (origin, 1.0)).collect();
+            return shares(self.point(target, row), |p| self.point(p, row), &all);
+        };
+        let (of, weights, running) = (plan.share(target), self.weights(target, row), vec![(target, 1.0)]);
+        let mut all: Vec<(&Origin, f32)> = origins.iter().zip(&weights).map(|(o, w)| (o, of.mixed * w)).collect();
+        all.extend(self.sources.over_stream.then_some((&running, of.stream)));
+        let targets = self.sources.origins.len();
+        let stream = |p: usize| match (&plan.nulls[target], p == targets) {
+            (Some(null), true) => null.as_slice(),
+            _ => self.point(targets + p, row),
+        };
+        shares(self.point(target, row), stream, &all)
+    }
+
+    /// Of one row, targets below `reached`.
+    pub fn depth(&self, row: usize, reached: usize) -> Depth {
+        let mut depth = Depth { counts: self.sources.counts(), ..Depth::default() };
+        depth.counts.truncate(reached);
+        for target in 0..depth.counts.len() {
+            depth.share.extend(self.shares(target, row));
+            if self.plan.is_some() {
+                depth.weight.extend(self.weights(target, row));
+                depth.weight.extend(self.sources.over_stream.then_some(0.0));
+            }
+        }
+        depth
+    }
+}
+
+impl Core {
+    pub fn depth_sources(&self) -> &Sources {
+        &self.depth_sources
+    }
+
+    /// What sublayers read is mixed over depth, not one stream.
+    pub fn mixes_depth(&self) -> bool {
+        self.decoder.depth_plan().is_some()
+    }
+
+    /// Of a row of the last pass, which had `rows`; `None` where it was not copied or is not measured.
+    pub(super) fn depth(&self, row: usize, rows: usize, reached: usize) -> Option<Arc<Depth>> {
+        if !self.probes.residual {
+            return None;
+        }
+        let points = Points::new(self, rows);
+        points.has(row).then(|| Arc::new(points.depth(row, reached)))
+    }
+
+    /// The mean over `span` of the prompt, which is read once more for it.
+    pub fn depth_of_span(&mut self, span: Range<usize>) -> Result<Depth> {
+        let cache = self.backend.cache();
+        self.backend.shelve_queries(0);
+        self.backend.save_all_points(true);
+        let (prompt, targets) = (self.prompt.clone(), self.depth_sources.origins.len());
+        let (mut sum, mut read) = (Depth::default(), 0);
+        let facts = std::mem::take(&mut self.facts);
+        let outcome = prompt[..span.end].chunks(self.max_rows).try_for_each(|chunk| {
+            self.read_rows(chunk, read, cache, &mut |_, _| Pause::Continue)?;
+            let points = Points::new(self, chunk.len());
+            for row in (0..chunk.len()).filter(|row| span.contains(&(read + row))) {
+                sum.add(points.depth(row, targets));
+            }
+            read += chunk.len();
+            Ok(())
+        });
+        self.facts = facts;
+        self.backend.save_all_points(false);
+        self.backend.restore_queries();
+        self.backend.free(cache);
+        outcome.map(|()| sum.over(span.len()))
+    }
+}
+
+impl Depth {
+    fn add(&mut self, other: Depth) {
+        if self.counts.is_empty() {
+            *self = other;
+            return;
+        }
+        self.share.iter_mut().zip(other.share).for_each(|(sum, x)| *sum += x);
+        self.weight.iter_mut().zip(other.weight).for_each(|(sum, x)| *sum += x);
+    }
+
+    fn over(mut self, count: usize) -> Self {
+        let by = 1.0 / count.max(1) as f32;
+        self.share.iter_mut().chain(&mut self.weight).for_each(|x| *x *= by);
+        self
+    }
+}
