@@ -1,6 +1,6 @@
 """Train the depth queries of SmolLM2: an adapter of 140 kB that mixes the outputs of all sublayers before each of them.
 
-    python depth.py train WORK [--steps 150] [--rate 2e-4]
+    python depth.py train WORK [--steps 120] [--rate 2e-4]
     python depth.py write WORK MODELS GOLDEN      # adapter, measurements, reference numbers for the decoder
 
 `train` keeps WORK/depth/{query.pt, log.jsonl}; a run that was ended goes on from its last checkpoint.
@@ -22,7 +22,7 @@ from depth_model import Depth
 
 SEED, ROWS, SIZE, WARM, EVERY = 5, 2, 192, 10, 10
 HANDBOOK = 5  # place in texts.training
-STEPS, RATE = 150, 2e-4
+STEPS, RATE = 120, 2e-4
 HELD_OUT_ROWS, HELD_OUT_SIZE = 24, 256
 PROMPT = "The capital of France is Paris, and the river"  # of the reference numbers
 
@@ -41,7 +41,7 @@ def rows(tok, documents, rng, size):
 
 def held_out(work, tok):
     """By source, rows [HANDBOOK = 5  # place in texts.training
-STEPS, RATE = 150, 2e-4
+STEPS, RATE = 120, 2e-4
 HELD_OUT_ROWS, HELD_OUT_SIZE] from places spread evenly over it."""
     found = {}
     for name, paragraphs in texts.held_out(work).items():
