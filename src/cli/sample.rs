@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::exit::Usage;
 
 /// (name, file): the first is the one that is used where none is named.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("needle", include_str!("../../sample-prompts/needle.md")),
     ("multikey", include_str!("../../sample-prompts/multikey.md")),
     ("induction", include_str!("../../sample-prompts/induction.md")),
@@ -14,6 +14,7 @@ const FILES: [(&str, &str); 8] = [
     ("code", include_str!("../../sample-prompts/code.md")),
     ("essay", include_str!("../../sample-prompts/essay.md")),
     ("counting", include_str!("../../sample-prompts/counting.md")),
+    ("story", include_str!("../../sample-prompts/story.md")),
 ];
 
 pub const DEFAULT: &str = FILES[0].0;

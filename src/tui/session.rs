@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::engine::frame::{AttentionStats, Finding, Frame, LaneFrame, ResidualStats};
+use crate::engine::frame::{AttentionStats, Finding, Frame, LaneFrame};
 use crate::engine::message::{Answer, Event, ModelInfo, Speller, State};
 
 use super::text;
@@ -165,21 +165,16 @@ impl Session {
         (row < self.frames[frame].lanes.first()?.fed.len()).then_some(Place { frame, row })
     }
 
-    fn lane_at(&self, lane: usize, position: usize) -> Option<(&LaneFrame, usize)> {
+    /// The lane in which `position` was fed, and its row there.
+    pub fn fed(&self, lane: usize, position: usize) -> Option<(&LaneFrame, usize)> {
         let place = self.place(position)?;
         Some((self.lane(&self.frames[place.frame], lane)?, place.row))
     }
 
     /// Attention statistics of the query at `position`, with its row in them.
     pub fn attention(&self, lane: usize, position: usize) -> Option<(&AttentionStats, usize)> {
-        let (lane, row) = self.lane_at(lane, position)?;
+        let (lane, row) = self.fed(lane, position)?;
         (row < lane.attention.rows).then_some((&*lane.attention, row))
-    }
-
-    /// Residual statistics at `position`, with its row in them.
-    pub fn residual(&self, lane: usize, position: usize) -> Option<(&ResidualStats, usize)> {
-        let (lane, row) = self.lane_at(lane, position)?;
-        (row < lane.residual.rows).then_some((&*lane.residual, row))
     }
 
     /// −ln p of the token at `position`, nats.
@@ -187,7 +182,7 @@ impl Session {
         if position < self.prompt.len() {
             return self.prompt_nll.as_ref()?.get(position).copied().filter(|v| !v.is_nan());
         }
-        self.lane_at(lane, position)?.0.nll
+        self.fed(lane, position)?.0.nll
     }
 
     /// Findings of all frames up to `last`, oldest first.

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use ratatui::text::Span;
 
-use crate::engine::frame::{FindingKind, ResidualStats};
+use crate::engine::frame::{FindingKind, LaneFrame, ResidualStats};
 use crate::tui::action::Action;
 use crate::tui::asker::Asker;
 use crate::tui::panel::{Caption, Choice, OptionError, Options, Panel, Reply};
@@ -85,11 +85,14 @@ struct Key {
     lane: usize,
     token: usize,
     measure: Measure,
+    read: bool,
     area: Rect,
 }
 
 pub struct Growth {
     measure: Measure,
+    /// Of a model that mixes depth: what sublayers read, not the stream that they write to.
+    read: bool,
     key: Option<Key>,
     /// The chosen token over depth, one line for each measure, in their order.
     lines: Vec<Vec<f32>>,
@@ -109,6 +112,7 @@ impl Default for Growth {
     fn default() -> Self {
         Self {
             measure: Measure::Absmax,
+            read: false,
             key: None,
             lines: Vec::new(),
             points: 0,
@@ -134,10 +138,18 @@ fn chart_rows(area: Rect) -> u16 {
 }
 
 impl Growth {
+    fn stats<'a>(&self, lane: &'a LaneFrame) -> &'a ResidualStats {
+        if self.read || lane.stream.l2.is_empty() { &lane.residual } else { &lane.stream }
+    }
+
     fn refresh_lines(&mut self, seen: &Seen) {
         self.lines.clear();
         self.peak = None;
-        let Some((stats, row)) = seen.session.residual(seen.lane_index(), seen.token()) else { return };
+        let Some((lane, row)) = seen.session.fed(seen.lane_index(), seen.token()) else { return };
+        let stats = self.stats(lane);
+        if row >= stats.rows {
+            return;
+        }
         let at = |values: &[f32]| -> Vec<f32> {
             (0..stats.points).filter_map(|p| values.get(stats.at(p, row)).copied()).collect()
         };
@@ -160,7 +172,7 @@ impl Growth {
         self.heat = vec![f32::NAN; (across.values * down.values) as usize];
         for frame in seen.session.frames().iter().take(seen.at.unwrap_or(0) + 1) {
             let Some(lane) = seen.session.lane(frame, seen.lane_index()) else { continue };
-            let (stats, values) = (&lane.residual, self.measure.of(&lane.residual));
+            let (stats, values) = (self.stats(lane), self.measure.of(self.stats(lane)));
             for row in 0..stats.rows {
                 let Some(x) = across.of(lane.pos + row as u32) else { continue };
                 for point in 0..stats.points.min(self.points) {
@@ -225,6 +237,10 @@ impl Growth {
         for layer in (0..layers).step_by(every) {
             let x = GUTTER + ((2 * layer + 2) * plot / last) as u16;
             put::at(buf, area, x, 0, &format!("╵L{layer}"), seen.theme.faint());
+        }
+        let edges = seen.model().map_or(&[][..], |model| &model.depth.edges);
+        for &edge in edges.iter().filter(|_| edges.len() < last) {
+            put::at(buf, area, GUTTER + (edge as usize * plot / last) as u16, 0, "┌", seen.theme.accent());
         }
     }
 
@@ -301,6 +317,7 @@ impl Panel for Growth {
             lane: seen.lane_index(),
             token: seen.token(),
             measure: self.measure,
+            read: self.read,
             area,
         };
         let old = self.key.replace(key);
@@ -318,6 +335,10 @@ impl Panel for Growth {
     fn caption<'a>(&'a self, area: Rect, seen: &Seen<'a>) -> Caption<'a> {
         let theme = seen.theme;
         let mut facts = vec![Span::styled(format!("{} {} ", seen.token(), seen.spelled(seen.token())), theme.accent())];
+        if seen.model().is_some_and(|model| !model.depth.edges.is_empty()) {
+            let what = if self.read { "what is read: " } else { "sums of blocks: " };
+            facts.push(Span::styled(what, theme.soft()));
+        }
         if let Some((value, point, channel)) = self.peak {
             facts.push(Span::styled(format!("max |x| {} ", units::number(value)), theme.strong()));
             facts.push(Span::styled(format!("after {} ", spot(point)), theme.soft()));
@@ -329,6 +350,9 @@ impl Panel for Growth {
             spans.push(Span::styled(format!(" {}", self.measure.label()), theme.soft()));
             spans.extend(legend::ramp(theme, theme.ramp(RampName::Magma), &low, &high, "log"));
             spans.extend(legend::key(theme, theme.accent(), "▲", "massive"));
+            if seen.model().is_some_and(|model| !model.depth.edges.is_empty()) {
+                spans.extend(legend::key(theme, theme.accent(), "┌", "block"));
+            }
         }
         Caption {
             facts: put::whole_spans(facts, area.width as usize),
@@ -360,6 +384,7 @@ impl Panel for Growth {
             Action::Left => selection.token = Some(seen.token().saturating_sub(step)),
             Action::Right => selection.token = Some((seen.token() + step).min(last)).filter(|t| *t < last),
             Action::Colour => self.measure = self.measure.next(),
+            Action::Span => self.read = !self.read,
             _ => return Reply::Ignored,
         }
         Reply::Done
@@ -374,7 +399,11 @@ impl Panel for Growth {
     }
 
     fn keys(&self) -> &'static [(Action, &'static str)] {
-        &[(Action::Left, "choose a token"), (Action::Colour, "map of max |x|, L2, RMS, median |x|")]
+        &[
+            (Action::Left, "choose a token"),
+            (Action::Colour, "map of max |x|, L2, RMS, median |x|"),
+            (Action::Span, "where depth is mixed: sums of blocks, or what is read"),
+        ]
     }
 }
 

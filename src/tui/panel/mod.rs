@@ -2,6 +2,7 @@
 
 pub mod candidates;
 pub mod card;
+pub mod depth;
 pub mod findings;
 pub mod growth;
 pub mod heads;
@@ -140,6 +141,7 @@ pub const PANELS: &[(&str, Build)] = &[
     ("tokens", || Box::new(tokens::Tokens::default())),
     ("map", || Box::new(map::Map::default())),
     ("heads", || Box::new(heads::Heads::default())),
+    ("depth", || Box::new(depth::Map::default())),
     ("growth", || Box::new(growth::Growth::default())),
     ("policies", || Box::new(policies::Policies::default())),
     ("why", || Box::new(why::Why::default())),
