@@ -9,6 +9,7 @@ mod diff;
 mod doctor;
 mod eval;
 mod exit;
+mod exits;
 mod export;
 mod interrupt;
 mod models;
@@ -48,6 +49,7 @@ enum Command {
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
     Analyze(Box<analyze::Args>),
+    Exits(Box<exits::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -86,6 +88,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Trace(args) => trace::run(*args),
         Command::Compare(args) => compare::run(*args),
         Command::Analyze(args) => analyze::run(*args),
+        Command::Exits(args) => exits::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -122,6 +125,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             resolver.judge(&mut args.judge);
         }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Exits(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => {
             let settings = load()?;

@@ -76,6 +76,10 @@ pub struct Probes {
     pub timings: bool,
 }
 
+impl Probes {
+    pub const NONE: Self = Self { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
+}
+
 impl Default for Probes {
     /// What `run` and `bench` use: everything but the lens, which costs one head product per layer.
     fn default() -> Self {

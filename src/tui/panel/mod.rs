@@ -2,6 +2,7 @@
 
 pub mod candidates;
 pub mod card;
+pub mod exits;
 pub mod findings;
 pub mod growth;
 pub mod heads;
@@ -149,4 +150,5 @@ pub const PANELS: &[(&str, Build)] = &[
     ("candidates", || Box::new(candidates::Candidates::default())),
     ("findings", || Box::new(findings::Findings::default())),
     ("lens", || Box::new(lens::Lens)),
+    ("exits", || Box::new(exits::Exits::default())),
 ];
