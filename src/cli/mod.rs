@@ -13,6 +13,7 @@ mod exits;
 mod export;
 mod interrupt;
 mod models;
+mod numerics;
 mod output;
 mod policies;
 mod prompt;
@@ -50,6 +51,7 @@ enum Command {
     Compare(Box<compare::Args>),
     Analyze(Box<analyze::Args>),
     Exits(Box<exits::Args>),
+    Numerics(Box<numerics::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -89,6 +91,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Compare(args) => compare::run(*args),
         Command::Analyze(args) => analyze::run(*args),
         Command::Exits(args) => exits::run(*args),
+        Command::Numerics(args) => numerics::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -125,6 +128,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             resolver.judge(&mut args.judge);
         }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Numerics(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Exits(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => {

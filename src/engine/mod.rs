@@ -8,6 +8,7 @@ mod core;
 pub mod depth;
 mod device;
 mod draft;
+mod drift;
 mod error;
 mod export;
 mod facts;

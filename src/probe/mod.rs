@@ -13,6 +13,7 @@ pub mod kv_distance;
 pub mod latent;
 mod map_row;
 pub mod map_similarity;
+pub mod numerics;
 pub mod prompt_span;
 pub mod spans;
 pub mod spectrum;

@@ -7,6 +7,7 @@ mod compare;
 mod config;
 mod eval;
 mod exits;
+mod numerics;
 mod process;
 mod readers;
 mod record;

@@ -390,10 +390,16 @@ fn weight(layer: u32, head: u32, row: u32, col: u32) -> f32 {
     if col == 0 { 0.2 + kind } else { near * (1.0 - kind) + far * noise(row as usize, col as usize, 3) }
 }
 
+fn drift(layer: usize) -> LayerDrift {
+    let of = |size: f32| [1.0, 8.0, 1e-3].map(|times: f32| size * times * (0.5 + noise(layer, times as usize, 41)));
+    LayerDrift { output: of(1e-3), probs: of(2e-4), own_probs: 1e-7 }
+}
+
 pub fn tile(query: &Query) -> Answer {
     let &Query::Tile { layer, head, rows, cols, height, width, fold } = query else {
         return match query {
             Query::PromptNll => Answer::Nothing("not in this script".into()),
+            Query::Drift => Answer::Drift((0..LAYERS).map(drift).collect()),
             _ => Answer::Nothing("only tiles".into()),
         };
     };
