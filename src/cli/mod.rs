@@ -14,6 +14,7 @@ mod export;
 mod interrupt;
 mod models;
 mod numerics;
+mod order;
 mod output;
 mod policies;
 mod prompt;
@@ -52,6 +53,7 @@ enum Command {
     Analyze(Box<analyze::Args>),
     Exits(Box<exits::Args>),
     Numerics(Box<numerics::Args>),
+    Order(Box<order::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -92,6 +94,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Analyze(args) => analyze::run(*args),
         Command::Exits(args) => exits::run(*args),
         Command::Numerics(args) => numerics::run(*args),
+        Command::Order(args) => order::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -128,6 +131,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             resolver.judge(&mut args.judge);
         }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Order(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Numerics(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Exits(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),

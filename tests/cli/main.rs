@@ -8,6 +8,7 @@ mod config;
 mod eval;
 mod exits;
 mod numerics;
+mod order;
 mod process;
 mod readers;
 mod record;
