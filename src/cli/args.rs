@@ -173,7 +173,7 @@ fn float(text: &str) -> Result<f32, String> {
     text.parse::<f32>().ok().filter(|x| x.is_finite()).ok_or_else(|| "a number is needed".into())
 }
 
-fn non_negative(text: &str) -> Result<f32, String> {
+pub fn non_negative(text: &str) -> Result<f32, String> {
     float(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("0 or more".into()) })
 }
 

@@ -9,10 +9,13 @@ mod diff;
 mod doctor;
 mod eval;
 mod exit;
+mod exits;
 mod export;
 mod growth;
 mod interrupt;
 mod models;
+mod numerics;
+mod order;
 mod output;
 mod policies;
 mod prompt;
@@ -50,6 +53,9 @@ enum Command {
     Compare(Box<compare::Args>),
     Analyze(Box<analyze::Args>),
     Growth(Box<growth::Args>),
+    Exits(Box<exits::Args>),
+    Numerics(Box<numerics::Args>),
+    Order(Box<order::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -89,6 +95,9 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Compare(args) => compare::run(*args),
         Command::Analyze(args) => analyze::run(*args),
         Command::Growth(args) => growth::run(*args),
+        Command::Exits(args) => exits::run(*args),
+        Command::Numerics(args) => numerics::run(*args),
+        Command::Order(args) => order::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -126,6 +135,9 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Growth(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Order(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Numerics(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Exits(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => {
             let settings = load()?;

@@ -9,8 +9,6 @@ use crate::policy::part::{Ahead, LaneView, Start};
 use crate::probe::distribution::Distribution;
 use crate::simd::sum_of_squares;
 
-const SILENT: Probes = Probes { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
-
 /// See [`LaneView::ahead`].
 pub fn ahead(lane: &LaneCaches<'_, '_>, start: Start<'_>, work: &mut dyn FnMut(&mut dyn Ahead)) {
     let reader = lane.reader;
@@ -82,7 +80,7 @@ impl Reading<'_, '_> {
         };
         let row = |(position, &token): (u32, &u32)| Row { token, position, turned: position, cache: self.cache };
         let rows: Vec<Row> = (self.tokens.len() as u32..).zip(&tokens).map(row).collect();
-        b.begin(&rows, SILENT, Some(self.cache))?;
+        b.begin(&rows, Probes::NONE, Some(self.cache))?;
         match input {
             Input::Tokens(_) => decoder.embed(b),
             Input::Soft(rows, _) => decoder.fill(b, rows),

@@ -84,6 +84,11 @@ impl Core {
                 }
                 self.depth_of_span(from as usize..to).map(|depth| Answer::Depth(Arc::new(depth)))
             }
+            Query::Drift => {
+                // While a pass is stopped between layers: of the last whole one.
+                let newest = self.prompt.len() as u32 + self.step - 1;
+                Ok(Answer::Drift(self.drift(&[newest])?.into()))
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
@@ -13,6 +15,7 @@ use crate::backend::{CacheId, PositionMeans};
 use crate::meter::watch::CardMeter;
 use crate::policy::reader::{HeadReads, Readers};
 use crate::probe::distribution::{Distribution, top_k};
+use crate::probe::exit::Foresight;
 use crate::probe::finding;
 
 /// Probe results of a prompt that was read in chunks.
@@ -243,25 +246,37 @@ fn memory(core: &Core) -> Memory {
     }
 }
 
-/// Logit lens of row `r` of the last pass for every lane: one product for all points.
-fn lens(core: &mut Core, rows: usize) -> Result<Vec<Vec<LensLayer>>> {
-    let points: Vec<usize> = (0..=core.decoder.sublayers()).step_by(2).collect();
+/// Residual points that the logit lens looks from: the embedding, and after each layer.
+fn lens_points(core: &Core) -> Vec<usize> {
+    (0..=core.decoder.sublayers()).step_by(2).collect()
+}
+
+/// Logits after each of [`lens_points`] for the last `rows` rows of the last pass [points · rows, V]: one product for all.
+pub fn lens_logits(core: &mut Core, rows: usize) -> Result<&[f32]> {
     let hidden = core.config().hidden;
     let mut stack = Vec::new();
-    for &point in &points {
+    for point in lens_points(core) {
         let saved = core.backend.residual(point);
         stack.extend_from_slice(&saved[saved.len() - rows * hidden..]);
     }
     core.decoder.lens(&mut *core.backend, &stack)?;
-    let vocab = core.config().vocab;
-    let logits = core.backend.logits();
-    let layer = |(p, row): (&usize, &[f32])| {
+    Ok(core.backend.logits())
+}
+
+/// Logit lens of the last `rows` rows of the last pass.
+fn lens(core: &mut Core, rows: usize) -> Result<Vec<Vec<LensLayer>>> {
+    let (vocab, k, points) = (core.config().vocab, core.lens_k, lens_points(core));
+    let logits = lens_logits(core, rows)?;
+    let row_of = |i: usize, r: usize| &logits[(i * rows + r) * vocab..][..vocab];
+    let layer = |p: usize, row: &[f32], last: &[f32]| {
         let all = Distribution::of(row);
-        let top = top_k(row, core.lens_k).into_iter().map(|(id, l)| (id, (l - all.lse).exp())).collect();
-        LensLayer { point: *p as u32, top }
+        let top = top_k(row, k).into_iter().map(|(id, l)| (id, (l - all.lse).exp())).collect();
+        let Foresight { token_prob, token_rank, entropy, kl, .. } = Foresight::of(row, last);
+        LensLayer { point: p as u32, top, token_prob, token_rank, entropy, kl }
     };
     let of_row = |r: usize| {
-        points.iter().enumerate().map(|(i, p)| layer((p, &logits[(i * rows + r) * vocab..][..vocab]))).collect()
+        let last = row_of(points.len() - 1, r);
+        points.par_iter().enumerate().map(|(i, &p)| layer(p, row_of(i, r), last)).collect()
     };
     Ok((0..rows).map(of_row).collect())
 }

@@ -48,6 +48,9 @@ pub enum EngineError {
         "--span NAME=FROM..TO in token positions, NAME=TEXT or NAME=TEXT..TEXT, as the prompt spells it"
     ))]
     NoSpan { name: String, why: String },
+    #[error("depth is mixed in this model: sublayers between others cannot be left out of a draft")]
+    #[diagnostic(help("draft with the first layers alone (exit=L)"))]
+    MixedDraft,
     #[error("lane {lane} has no next token: all its logits are −∞ or no numbers")]
     #[diagnostic(help("numbers of the model overflowed; go back, or feed the lane another token"))]
     NoToken { lane: u32 },

@@ -59,6 +59,12 @@ impl Core {
         Ok(self.backend.logits())
     }
 
+    /// Logits [L + 1, V] of lane 0's newest token after 0, 1, …, L layers; right after a step of that lane alone. What the
+    /// step left in the backend is gone.
+    pub fn logits_by_layer(&mut self) -> Result<&[f32]> {
+        super::assemble::lens_logits(self, 1)
+    }
+
     /// Logits after the prompt's positions `rows` [rows, V], at most 64 at once. What the last pass left in the
     /// backend is gone.
     pub fn prompt_logits(&mut self, rows: Range<usize>) -> Result<&[f32]> {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::probe::exit::exit_depth;
+
 pub use crate::meter::card::CardSample;
 pub use crate::meter::peaks::Peaks;
 pub use crate::meter::timeline::{Call, OpSpan, Timeline};
@@ -91,6 +93,13 @@ pub struct LaneFrame {
 }
 
 impl LaneFrame {
+    /// Layers after which the lens says what the last one says, and all later ones do, too (0 = the embedding alone);
+    /// `None` while the probe is off.
+    pub fn exit_depth(&self) -> Option<usize> {
+        let best: Vec<u32> = self.lens.iter().filter_map(|layer| Some(layer.top.first()?.0)).collect();
+        (!best.is_empty()).then(|| exit_depth(&best))
+    }
+
     /// The spec, and where the lane's attention runs when that is not where the model does.
     pub fn title(&self) -> String {
         if self.on_host { format!("{} (attention on the CPU)", self.spec) } else { self.spec.to_string() }
@@ -246,6 +255,13 @@ pub struct LensLayer {
     pub point: u32,
     /// (token, probability), best first.
     pub top: Vec<(u32, f32)>,
+    /// Probability here of the token that the last layer finds most probable, and its rank (1 = most probable).
+    pub token_prob: f32,
+    pub token_rank: u32,
+    /// Nats.
+    pub entropy: f32,
+    /// KL(last layer ‖ this one), nats.
+    pub kl: f32,
 }
 
 /// Cost of one kind of operation within a step.

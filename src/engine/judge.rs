@@ -11,7 +11,7 @@ use super::frame::{Finding, Kept, PromptSpan, Recall, Survival};
 use super::regret::{Look, above};
 use crate::policy::Policy;
 use crate::probe::coverage::{covered_mass, mean_recall};
-use crate::probe::prompt_span::{PromptText, SpanAsk};
+use crate::probe::prompt_span::{PromptText, SpanAsk, Unit};
 use crate::probe::survival::survival;
 
 /// The policy that knows what will be looked at.
@@ -54,12 +54,22 @@ impl Core {
 
     /// Fails with the first span asked for that the prompt `ids` does not have.
     pub fn check_spans(&self, ids: &[u32]) -> Result<()> {
+        self.find_asked(&self.judged.asked, ids).map(|_| ())
+    }
+
+    /// Where `asked` are in the prompt `ids`; fails with the first that it does not have.
+    pub fn find_asked(&self, asked: &[SpanAsk], ids: &[u32]) -> Result<Vec<PromptSpan>> {
         let text = self.text_of(ids);
-        for ask in &self.judged.asked {
+        let find = |ask: &SpanAsk| {
             let found = ask.find(text.as_ref(), ids.len() as u32);
-            found.map_err(|why| EngineError::NoSpan { name: ask.name().into(), why })?;
-        }
-        Ok(())
+            found.map_err(|why| EngineError::NoSpan { name: ask.name().into(), why })
+        };
+        asked.iter().map(find).collect()
+    }
+
+    /// Paragraphs or lines of the document in the prompt `ids`, where it has one.
+    pub fn document_parts(&self, ids: &[u32], unit: Unit) -> Vec<PromptSpan> {
+        self.text_of(ids).map_or_else(Vec::new, |text| text.document_parts(unit))
     }
 
     /// Those asked for, then those that the rule finds under other names.

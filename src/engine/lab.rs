@@ -11,8 +11,6 @@ use crate::policy::sharing::{Lab, PieceRead, Shared};
 use crate::probe::kv_distance::MeanCaches;
 use crate::probe::map_similarity::LayerSimilarity;
 
-const SILENT: Probes = Probes { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
-
 /// Called now and then; may give up.
 type Between<'a> = &'a mut dyn FnMut(&mut Core, usize) -> Pause;
 
@@ -80,7 +78,7 @@ impl Trials<'_, '_> {
             backend.wire(cache, wiring)?;
             rows.extend((0..).zip(piece).map(|(p, &token)| Row { token, position: p, turned: p, cache }));
         }
-        backend.begin(&rows, SILENT, None)?;
+        backend.begin(&rows, Probes::NONE, None)?;
         decoder.embed(&mut **backend);
         (0..decoder.sublayers()).for_each(|index| decoder.sublayer(&mut **backend, index));
         decoder.head(&mut **backend, 0..0);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Depth, Frame, Peaks};
+use crate::probe::numerics::Arithmetic;
 
 /// How far one step goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,10 @@ pub struct Probes {
     pub timings: bool,
 }
 
+impl Probes {
+    pub const NONE: Self = Self { residual: false, attention: false, kv_norms: false, lens: false, timings: false };
+}
+
 impl Default for Probes {
     /// What `run` and `bench` use: everything but the lens, which costs one head product per layer.
     fn default() -> Self {
@@ -110,6 +115,8 @@ pub enum Query {
     Peaks,
     /// What targets are made of, mean over prompt positions `from..to`, which are read once more.
     Depth { from: u32, to: u32 },
+    /// What attention of lane 0's newest query would lose in other arithmetic, layer by layer.
+    Drift,
 }
 
 /// What became of an entry when its layer was decided about the last time.
@@ -149,6 +156,18 @@ pub struct Why {
     pub forced: bool,
 }
 
+/// How far attention of one layer lies from f64 where it is computed otherwise, in the order of
+/// [`Arithmetic::ALL`]; NaN where something overflowed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerDrift {
+    /// ‖o − o_f64‖ / ‖o_f64‖ over all heads.
+    pub output: [f32; Arithmetic::ALL.len()],
+    /// max |p − p_f64|
+    pub probs: [f32; Arithmetic::ALL.len()],
+    /// The same of the probabilities as the program computes them for maps.
+    pub own_probs: f32,
+}
+
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// `height` × `width` values row-major; NaN where no cell is visible. `rows`, `cols` as asked, clipped.
@@ -168,6 +187,8 @@ pub enum Answer {
     PromptNll(Arc<[f32]>),
     Peaks(Arc<Peaks>),
     Depth(Arc<Depth>),
+    /// [layers]
+    Drift(Arc<[LayerDrift]>),
     /// Why the question has no answer now.
     Nothing(String),
 }

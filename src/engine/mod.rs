@@ -7,6 +7,8 @@ mod change;
 mod core;
 pub mod depth;
 mod device;
+mod draft;
+mod drift;
 mod error;
 mod export;
 mod facts;
@@ -36,6 +38,7 @@ mod view;
 
 pub use self::core::{Core, Pause};
 pub use device::Device;
+pub use draft::{Speculated, Speculation};
 pub use error::EngineError;
 pub use judge::is_oracle;
 pub use lane::{Lane, LaneSpec};

@@ -104,6 +104,7 @@ impl Desk {
                     Query::Why { .. } => "the scores of policies",
                     Query::PromptNll => "the surprise of the prompt's tokens",
                     Query::Depth { .. } => "what depth is made of in other tokens than the last ones",
+                    Query::Drift => "the queries, keys and values that attention is computed from",
                     Query::Peaks => "what the device does at best, which was not measured then",
                 };
                 let answer = Answer::Nothing(format!("a trace holds frames, not {what}: run the model to see them"));

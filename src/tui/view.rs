@@ -16,6 +16,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("timings.toml", include_str!("../../views/timings.toml")),
     ("why.toml", include_str!("../../views/why.toml")),
     ("depth.toml", include_str!("../../views/depth.toml")),
+    ("exits.toml", include_str!("../../views/exits.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error, miette::Diagnostic)]

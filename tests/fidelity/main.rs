@@ -9,6 +9,7 @@ mod common;
 mod depth;
 mod dialects;
 mod dropping;
+mod exits;
 mod family;
 mod forward;
 mod golden;

@@ -217,16 +217,22 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
             same_prefix: !(index == 1 && step >= 5 || index == 3 && step >= 12),
         }),
         kept: Arc::new(kept),
-        lens: (0..=LAYERS as u32)
-            .map(|l| LensLayer {
-                point: 2 * l,
-                top: (0..4)
-                    .map(|i| {
-                        (positions as u32 + i * (LAYERS as u32 - l), 0.9f32.powi((LAYERS as u32 - l + 4 * i) as i32))
-                    })
-                    .collect(),
-            })
-            .collect(),
+        lens: (0..=LAYERS as u32).map(|l| lens(l, step, positions as u32)).collect(),
+    }
+}
+
+/// Another token is the best until a layer that differs from step to step.
+fn lens(layer: u32, step: u32, positions: u32) -> LensLayer {
+    let left = LAYERS as u32 - layer;
+    let late = layer < 18 + (10.0 * noise(step as usize, 5, 31)) as u32;
+    let top = |i: u32| (positions + i * left + late as u32, 0.9f32.powi((left + 4 * i) as i32));
+    LensLayer {
+        point: 2 * layer,
+        top: (0..4).map(top).collect(),
+        token_prob: 0.9f32.powi(left as i32) * if late { 0.3 } else { 1.0 },
+        token_rank: 1 + late as u32 * left,
+        entropy: 0.3 * left as f32 + 1.0,
+        kl: 0.2 * left as f32,
     }
 }
 
@@ -384,10 +390,16 @@ fn weight(layer: u32, head: u32, row: u32, col: u32) -> f32 {
     if col == 0 { 0.2 + kind } else { near * (1.0 - kind) + far * noise(row as usize, col as usize, 3) }
 }
 
+fn drift(layer: usize) -> LayerDrift {
+    let of = |size: f32| [1.0, 8.0, 1e-3].map(|times: f32| size * times * (0.5 + noise(layer, times as usize, 41)));
+    LayerDrift { output: of(1e-3), probs: of(2e-4), own_probs: 1e-7 }
+}
+
 pub fn tile(query: &Query) -> Answer {
     let &Query::Tile { layer, head, rows, cols, height, width, fold } = query else {
         return match query {
             Query::PromptNll => Answer::Nothing("not in this script".into()),
+            Query::Drift => Answer::Drift((0..LAYERS).map(drift).collect()),
             _ => Answer::Nothing("only tiles".into()),
         };
     };

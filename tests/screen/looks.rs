@@ -35,9 +35,16 @@ fn rig() -> Rig {
 
 #[test]
 fn views() {
-    for (view, name) in
-        [(1, "overview"), (2, "attention"), (3, "policies"), (4, "growth"), (5, "memory"), (6, "timings"), (7, "why")]
-    {
+    for (view, name) in [
+        (1, "overview"),
+        (2, "attention"),
+        (3, "policies"),
+        (4, "growth"),
+        (5, "memory"),
+        (6, "timings"),
+        (7, "why"),
+        (8, "exits"),
+    ] {
         for (width, height) in [(80, 24), (120, 40)] {
             let mut rig = rig();
             rig.act(&[Action::View(view)]);

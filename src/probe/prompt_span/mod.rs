@@ -17,6 +17,7 @@
 
 mod ask;
 mod chat;
+mod pieces;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use ask::SpanAsk;
+pub use pieces::Unit;
 
 /// Positions `from..to` of the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 pub mod candidates;
 pub mod card;
 pub mod depth;
+pub mod drift;
+pub mod exits;
 pub mod findings;
 pub mod growth;
 pub mod heads;
@@ -151,4 +153,6 @@ pub const PANELS: &[(&str, Build)] = &[
     ("candidates", || Box::new(candidates::Candidates::default())),
     ("findings", || Box::new(findings::Findings::default())),
     ("lens", || Box::new(lens::Lens)),
+    ("drift", || Box::new(drift::Drift::default())),
+    ("exits", || Box::new(exits::Exits::default())),
 ];
