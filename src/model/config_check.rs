@@ -7,7 +7,7 @@ use super::error::Quoted;
 use super::gguf::GgufError;
 
 /// Far above any published model of these families, and small enough that no product of two overflows.
-const MOST: usize = 1 << 24;
+pub(super) const MOST: usize = 1 << 24;
 pub(super) const MOST_LAYERS: usize = 4096;
 const LONGEST_CONTEXT: usize = 1 << 31;
 

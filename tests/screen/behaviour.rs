@@ -262,3 +262,22 @@ fn a_lost_engine_is_said_and_the_screen_stays() {
     assert!(rig.text(100, 30).contains("failed"));
     assert_eq!(rig.app.exit, None);
 }
+
+#[test]
+fn what_another_cache_would_take_follows_the_keys() {
+    let mut rig = Rig::ready(Depth::Mono, 48, 4);
+    rig.act(&[Action::View(5)]);
+    let line = |rig: &mut Rig, words: &str| {
+        let screen = rig.text(120, 40);
+        screen.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: {screen}")).to_owned()
+    };
+    assert!(line(&mut rig, "what if").contains("8 192 tokens × 1 bf16"));
+    // 2 · 30 layers · 3 heads · 64 · 8192 tokens · 2 bytes
+    assert!(line(&mut rig, "as it is").contains("180 MiB"));
+    assert!(line(&mut rig, "window 512").contains("11.2 MiB") && line(&mut rig, "15 share").contains("50 % of it"));
+    press(&mut rig, "+ v v m");
+    assert!(line(&mut rig, "what if").contains("16 384 tokens × 8 f32"));
+    assert!(line(&mut rig, "as it is").contains("5.62 GiB"));
+    press(&mut rig, "0 -");
+    assert!(line(&mut rig, "what if").contains("4 096 tokens"));
+}

@@ -2,6 +2,7 @@
 //! before (`rope_theta`, `rope_scaling`, `rope_local_base_freq`, `sliding_window_pattern`).
 
 mod keys;
+pub(super) mod kv;
 mod layers;
 mod rope;
 #[cfg(test)]

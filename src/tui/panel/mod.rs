@@ -143,7 +143,7 @@ pub const PANELS: &[(&str, Build)] = &[
     ("growth", || Box::new(growth::Growth::default())),
     ("policies", || Box::new(policies::Policies::default())),
     ("why", || Box::new(why::Why::default())),
-    ("memory", || Box::new(memory::Memory)),
+    ("memory", || Box::new(memory::Memory::default())),
     ("timings", || Box::new(timings::Timings::default())),
     ("card", || Box::new(card::Card)),
     ("candidates", || Box::new(candidates::Candidates::default())),
