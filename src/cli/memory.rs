@@ -164,7 +164,7 @@ fn as_text(about: &About, terms: &Terms, rows: &[Row]) -> String {
     }
     let _ = writeln!(out, "{table}");
     let kept = about.shape.kept_whole();
-    if kept != about.shape {
+    if about.runs == Some(true) && kept != about.shape {
         let held = units::bytes(kept.bytes(terms));
         let _ = writeln!(out, "\nattnscope itself keeps what windows hide: {held} (its caches can go back in time)");
     }

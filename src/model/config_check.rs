@@ -136,6 +136,7 @@ mod tests {
             layers: vec![LayerKind { window: None, rope: 0 }; 4],
             ropes: vec![Rope { theta: 1e4, scaling: RopeScaling::None, factors: None }],
             attnres: None,
+            hyper: None,
             tied_head: true,
             bos: Some(1),
             eos: vec![2],

@@ -6,6 +6,7 @@ pub mod depth;
 pub mod distribution;
 pub mod finding;
 pub mod head_similarity;
+pub mod hyper;
 pub mod kv_distance;
 pub mod latent;
 mod map_row;

@@ -15,6 +15,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("memory.toml", include_str!("../../views/memory.toml")),
     ("timings.toml", include_str!("../../views/timings.toml")),
     ("why.toml", include_str!("../../views/why.toml")),
+    ("streams.toml", include_str!("../../views/streams.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error, miette::Diagnostic)]

@@ -9,6 +9,7 @@ pub mod lens;
 pub mod map;
 pub mod memory;
 pub mod policies;
+pub mod streams;
 pub mod timings;
 pub mod tokens;
 pub mod why;
@@ -148,5 +149,6 @@ pub const PANELS: &[(&str, Build)] = &[
     ("card", || Box::new(card::Card)),
     ("candidates", || Box::new(candidates::Candidates::default())),
     ("findings", || Box::new(findings::Findings::default())),
+    ("streams", || Box::new(streams::Streams::default())),
     ("lens", || Box::new(lens::Lens)),
 ];
