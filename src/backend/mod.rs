@@ -7,6 +7,7 @@
 pub mod cpu;
 pub mod cuda;
 pub mod draw;
+pub mod hyper;
 pub mod mixing;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
 use crate::policy::watch::Watches;
 use draw::{Draw, Drawn};
+use hyper::{GateRows, StreamOp};
 use mixing::{DepthWeights, Mix, MixAhead, MixMerge, Source, Sources};
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -104,6 +106,8 @@ pub struct Shape {
     pub stream_points: bool,
     /// Most sources that a target mixes; 0 where depth is not mixed.
     pub depth_sources: usize,
+    /// Residual streams; 0 where there are no hyper-connections. Backends that have none refuse such a shape.
+    pub streams: usize,
 }
 
 impl Shape {
@@ -189,6 +193,8 @@ pub trait Backend: Inspect + Send + Sync {
     fn mix(&mut self, mix: &Mix, out: Buf);
     fn mix_ahead(&mut self, ahead: &MixAhead);
     fn mix_merge(&mut self, merge: &MixMerge, out: Buf);
+    /// Of hyper-connections.
+    fn streams(&mut self, _op: &StreamOp) {}
     /// out = x / rms(x) · weight
     fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf);
     /// x += y / rms(y) · weight
@@ -250,6 +256,10 @@ pub trait Inspect {
     /// Of the stream where that is measured apart, else of no points.
     fn stream_stats(&self) -> ResidualStats;
     fn depth_weights(&self) -> DepthWeights;
+    /// What streams were mixed by; empty without streams.
+    fn gates(&self) -> GateRows {
+        GateRows::default()
+    }
     fn attention_stats(&self) -> AttentionStats;
     /// Largest probability that a row of the pass gives to an entry.
     fn strongest(&self, row: usize, layer: usize, head: usize) -> f32;

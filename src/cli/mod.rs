@@ -13,6 +13,7 @@ mod exits;
 mod export;
 mod growth;
 mod interrupt;
+mod memory;
 mod models;
 mod numerics;
 mod order;
@@ -61,6 +62,7 @@ enum Command {
     Diff(diff::Args),
     Export(export::Args),
     Bench(bench::Args),
+    Memory(memory::Args),
     Models(models::Args),
     Pull(pull::Args),
     Policies(policies::Args),
@@ -103,6 +105,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Diff(args) => diff::run(args),
         Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Memory(args) => memory::run(args),
         Command::Models(args) => models::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Policies(args) => policies::run(args),
@@ -139,6 +142,7 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Numerics(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Exits(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Memory(args) => Resolver::new(&load()?, matches).model_name(&mut args.model),
         Command::Bench(args) => {
             let settings = load()?;
             let resolver = Resolver::new(&settings, matches);

@@ -104,7 +104,10 @@ impl Core {
             tokenizer,
             facts: Facts::default(),
             take_cosines: false,
-            depth_sources: Sources::of(decoder.depth_plan(), decoder.sublayers()),
+            depth_sources: match decoder.mixes_depth() {
+                true => Sources::of(decoder.depth_plan(), decoder.sublayers()),
+                false => Sources::plain(decoder.sublayers()),
+            },
             logit_rows: LogitRows::default(),
             backend,
             decoder,

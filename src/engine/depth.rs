@@ -5,18 +5,26 @@ use std::sync::Arc;
 
 use super::core::{Core, Pause};
 use super::error::Result;
-use super::frame::Depth;
+use super::frame::{Depth, Gates};
 use super::message::{DepthInfo, DepthSources};
 use crate::backend::Backend;
+use crate::backend::hyper::GateRows;
 use crate::backend::mixing::DepthWeights;
 use crate::model::residual::{Dialect, Origin, Plan, Residual};
 use crate::probe::depth::{Sources, shares};
+use crate::probe::hyper;
 
 /// What the screen is told about depth.
 pub fn info(residual: &Residual, plan: Option<&Plan>) -> DepthInfo {
     let Some(mixing) = residual.mixing() else {
         let sources = DepthSources::Sublayers;
-        return DepthInfo { residual: "plain".into(), sources, null: false, over_stream: false, edges: Vec::new() };
+        return DepthInfo {
+            residual: residual.describe(),
+            sources,
+            null: false,
+            over_stream: false,
+            edges: Vec::new(),
+        };
     };
     let sources = match mixing.dialect {
         Dialect::Learned | Dialect::Delta => DepthSources::Sublayers,
@@ -39,6 +47,9 @@ pub struct Points<'a> {
     plan: Option<&'a Plan>,
     sources: &'a Sources,
     weights: DepthWeights,
+    gates: GateRows,
+    /// The stream is measured apart.
+    mixed: bool,
     hidden: usize,
     /// Rows of the pass before the first one copied.
     skipped: usize,
@@ -50,7 +61,8 @@ impl<'a> Points<'a> {
         let (backend, hidden): (&dyn Backend, usize) = (&*core.backend, core.config().hidden);
         let skipped = rows - backend.residual(0).len() / hidden;
         let (plan, sources) = (core.decoder.depth_plan(), &core.depth_sources);
-        Self { backend, plan, sources, weights: backend.depth_weights(), hidden, skipped }
+        let (weights, gates, mixed) = (backend.depth_weights(), backend.gates(), core.mixes_depth());
+        Self { backend, plan, sources, weights, gates, mixed, hidden, skipped }
     }
 
     /// Row `row` of the pass has been copied.
@@ -63,9 +75,19 @@ impl<'a> Points<'a> {
         &self.backend.residual(point)[from..from + self.hidden]
     }
 
+    /// What the streams of a row were mixed by, up to a target; `None` without streams.
+    fn gates(&self, row: usize, targets: usize) -> Option<Gates> {
+        let streams = u32::try_from(self.gates.streams).ok().filter(|n| *n > 0)?;
+        let values = (0..targets).flat_map(|target| self.gates.at(target, row)).copied().collect();
+        Some(Gates { streams, values })
+    }
+
     /// Weights of the sources of a target, the stream left out.
     pub fn weights(&self, target: usize, row: usize) -> Vec<f32> {
         let count = self.sources.origins[target].len();
+        if let Some(gates) = self.gates(row, target + 1) {
+            return hyper::weights(&gates, target);
+        }
         match self.plan {
             Some(plan) if plan.is_mixed(target) => self.weights.of(target, row, count).collect(),
             _ => vec![1.0; count],
@@ -75,14 +97,15 @@ impl<'a> Points<'a> {
     /// Shares of the sources of a target, the stream the last one where it is one.
     pub fn shares(&self, target: usize, row: usize) -> Vec<f32> {
         let origins = &self.sources.origins[target];
+        let (weights, targets) = (self.weights(target, row), self.sources.origins.len());
         let Some(plan) = self.plan else {
-            let all: Vec<(&Origin, f32)> = origins.iter().map(|origin| (origin, 1.0)).collect();
-            return shares(self.point(target, row), |p| self.point(p, row), &all);
+            let all: Vec<(&Origin, f32)> = origins.iter().zip(weights).collect();
+            let first = if self.mixed { targets } else { 0 };
+            return shares(self.point(target, row), |p| self.point(first + p, row), &all);
         };
-        let (of, weights, running) = (plan.share(target), self.weights(target, row), vec![(target, 1.0)]);
+        let (of, running) = (plan.share(target), vec![(target, 1.0)]);
         let mut all: Vec<(&Origin, f32)> = origins.iter().zip(&weights).map(|(o, w)| (o, of.mixed * w)).collect();
         all.extend(self.sources.over_stream.then_some((&running, of.stream)));
-        let targets = self.sources.origins.len();
         let stream = |p: usize| match (&plan.nulls[target], p == targets) {
             (Some(null), true) => null.as_slice(),
             _ => self.point(targets + p, row),
@@ -94,9 +117,10 @@ impl<'a> Points<'a> {
     pub fn depth(&self, row: usize, reached: usize) -> Depth {
         let mut depth = Depth { counts: self.sources.counts(), ..Depth::default() };
         depth.counts.truncate(reached);
+        depth.gates = self.gates(row, depth.counts.len());
         for target in 0..depth.counts.len() {
             depth.share.extend(self.shares(target, row));
-            if self.plan.is_some() {
+            if self.mixed {
                 depth.weight.extend(self.weights(target, row));
                 depth.weight.extend(self.sources.over_stream.then_some(0.0));
             }
@@ -112,7 +136,7 @@ impl Core {
 
     /// What sublayers read is mixed over depth, not one stream.
     pub fn mixes_depth(&self) -> bool {
-        self.decoder.depth_plan().is_some()
+        self.decoder.mixes_depth()
     }
 
     /// Of a row of the last pass, which had `rows`; `None` where it was not copied or is not measured.
@@ -162,6 +186,7 @@ impl Depth {
     fn over(mut self, count: usize) -> Self {
         let by = 1.0 / count.max(1) as f32;
         self.share.iter_mut().chain(&mut self.weight).for_each(|x| *x *= by);
+        self.gates = None;
         self
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::probe::exit::exit_depth;
 
+pub use super::gates::Gates;
 pub use crate::meter::card::CardSample;
 pub use crate::meter::peaks::Peaks;
 pub use crate::meter::timeline::{Call, OpSpan, Timeline};
@@ -164,6 +165,8 @@ pub struct Depth {
     pub share: Vec<f32>,
     /// Weights α_i of the mix, likewise; 0 for a running stream, which is added. Empty in a plain model.
     pub weight: Vec<f32>,
+    /// Of models with hyper-connections, whose weights follow from these; `None` also for several tokens together.
+    pub gates: Option<Gates>,
 }
 
 /// Reductions of each attention row, `[layers][heads][rows]` row-major.

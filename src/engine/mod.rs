@@ -13,6 +13,7 @@ mod error;
 mod export;
 mod facts;
 pub mod frame;
+mod gates;
 mod history;
 mod inputs;
 mod judge;

@@ -88,11 +88,12 @@ pub fn open_on(
         kv,
         queries_budget: options.queries_budget,
         recent_window: RECENT_WINDOW,
-        stream_points: mixing.is_some(),
+        stream_points: residual != residual::Residual::Plain,
         depth_sources: mixing.map_or(0, |mixing| Plan::new(mixing, true).across()),
+        streams: residual.streams(),
     };
     let (mut backend, why) = make(shape, exact)?;
-    let decoder = Decoder::load(config, &model.weights, mixing, &mut *backend, progress)?;
+    let decoder = Decoder::load(config, &model.weights, &residual, &mut *backend, progress)?;
     let info = ModelInfo {
         id: model.id.clone(),
         family: config.family.name().into(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::residual::AttnResKeys;
+use super::residual::{AttnResKeys, HyperKeys};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
@@ -129,6 +129,8 @@ pub struct Config {
     pub ropes: Vec<Rope>,
     /// Of models that mix depth by Attention Residuals.
     pub attnres: Option<AttnResKeys>,
+    /// Of models with hyper-connections.
+    pub hyper: Option<HyperKeys>,
     /// The head is the embedding table.
     pub tied_head: bool,
     pub bos: Option<u32>,

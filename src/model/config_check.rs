@@ -7,7 +7,7 @@ use super::error::Quoted;
 use super::gguf::GgufError;
 
 /// Far above any published model of these families, and small enough that no product of two overflows.
-const MOST: usize = 1 << 24;
+pub(super) const MOST: usize = 1 << 24;
 pub(super) const MOST_LAYERS: usize = 4096;
 const LONGEST_CONTEXT: usize = 1 << 31;
 
@@ -136,6 +136,7 @@ mod tests {
             layers: vec![LayerKind { window: None, rope: 0 }; 4],
             ropes: vec![Rope { theta: 1e4, scaling: RopeScaling::None, factors: None }],
             attnres: None,
+            hyper: None,
             tied_head: true,
             bos: Some(1),
             eos: vec![2],

@@ -97,6 +97,7 @@ pub(super) fn read(gguf: &Gguf) -> Result<Config, ConfigError> {
         layers: layers(&keys, family, layer_count)?,
         ropes: ropes(&keys, gguf, family)?,
         attnres: None,
+        hyper: None,
         tied_head: gguf.tensor("output.weight").is_none(),
         bos: token_id(metadata, "tokenizer.ggml.bos_token_id")?,
         eos: ends(metadata)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::backend::draw::Draw;
 use crate::backend::{Attention, Backend, Buf, GateUp, LowRank, Matrix, Result, Vector};
 use crate::model::config::Config;
-use crate::model::residual::{DepthMixing, Mixer, Plan};
+use crate::model::residual::{Carrier, Plan, Residual};
 use crate::model::soft::{LayerChange, Place};
 use crate::model::tensor::Tensor;
 use crate::model::weights::{LayerWeights, Weights};
@@ -56,16 +56,17 @@ pub struct Decoder {
     ff: Buf,
     /// A sublayer's output before its own norm [R, d] (Gemma).
     y: Buf,
-    /// Of models that mix depth: between what a sublayer writes and what the next one reads.
-    mixer: Option<Mixer>,
+    /// Between what a sublayer writes and what the next one reads, where that is no sum.
+    carrier: Option<Carrier>,
 }
 
 impl Decoder {
-    /// Hands all weights to the backend. `mixing`: how depth is mixed; `None`: sublayers add to one stream. `progress(done, total)` counts layers.
+    /// Hands all weights to the backend. `residual`: how sublayers' outputs are carried on. `progress(done, total)`
+    /// counts layers.
     pub fn load(
         config: &Config,
         weights: &Weights,
-        mixing: Option<&DepthMixing>,
+        residual: &Residual,
         backend: &mut dyn Backend,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
@@ -92,7 +93,7 @@ impl Decoder {
             attn: backend.buffer(h * d),
             ff: backend.buffer(config.ff),
             y: backend.buffer(config.hidden),
-            mixer: mixing.map(|m| Mixer::load(m, config.hidden, backend)).transpose()?,
+            carrier: Carrier::load(residual, config.hidden, backend)?,
             config: config.clone(),
         })
     }
@@ -120,19 +121,24 @@ impl Decoder {
         &self.layers[layer].output
     }
 
-    /// How depth is mixed; `None` where sublayers add to one stream.
+    /// How depth is mixed by Attention Residuals, where it is.
     pub fn depth_plan(&self) -> Option<&Plan> {
-        self.mixer.as_ref().map(Mixer::plan)
+        self.carrier.as_ref().and_then(Carrier::plan)
+    }
+
+    /// Sublayers do not just add to one stream.
+    pub fn mixes_depth(&self) -> bool {
+        self.carrier.is_some()
     }
 
     /// Where the embedding goes.
     fn start(&self) -> Buf {
-        self.mixer.as_ref().map_or(self.h, Mixer::embedding)
+        self.carrier.as_ref().map_or(self.h, Carrier::embedding)
     }
 
     /// What target `target` reads becomes h.
     fn enter(&self, b: &mut dyn Backend, target: usize) {
-        self.mixer.iter().for_each(|mixer| mixer.enter(b, target, self.h));
+        self.carrier.iter().for_each(|carrier| carrier.enter(b, target, self.h));
         b.residual_point(self.h, target);
     }
 
@@ -186,7 +192,7 @@ impl Decoder {
         self.add(b, 2 * w.attention.layer + 1, out, change.at(Place::Down), w.post_mlp_norm);
     }
 
-    /// h += x · wᵀ, through the sublayer's own norm where it has one; or into the sum that the mixer has for it.
+    /// h += x · wᵀ, through the sublayer's own norm where it has one; or where the carrier wants it.
     fn add(
         &self,
         b: &mut dyn Backend,
@@ -196,7 +202,7 @@ impl Decoder {
         norm: Option<Vector>,
     ) {
         let Product { name, w, x, bias } = product;
-        let (out, fresh) = self.mixer.as_ref().map_or((self.h, false), |mixer| mixer.out(sublayer));
+        let (out, fresh) = self.carrier.as_ref().map_or((self.h, false), |carrier| carrier.out(sublayer));
         match (norm, fresh) {
             (None, false) => b.matmul_add(name, w, x, bias, out),
             (None, true) => b.matmul(name, w, x, bias, out),

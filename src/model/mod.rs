@@ -12,6 +12,7 @@ pub mod error;
 pub mod fetch;
 pub mod gguf;
 mod json;
+pub mod kv_shape;
 pub mod locate;
 mod names;
 pub mod residual;

@@ -14,7 +14,6 @@ use super::embedded::{self, Embedded};
 use super::error::ModelError;
 use super::gguf::Gguf;
 use super::names::{HF_LAYOUTS, Names};
-use super::residual::DepthMixing;
 use super::safetensors::Checkpoint;
 use super::tensor::Tensor;
 use super::tokenizer::Tokenizer;
@@ -114,7 +113,7 @@ impl Model {
     fn new(path: &Path, files: Vec<PathBuf>, config: Config, weights: Weights) -> Model {
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let id = name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-        let of_depth = weights.residual.mixing().map_or(0, DepthMixing::numbers);
+        let of_depth = weights.residual.numbers();
         let parameters = weights.tensors().map(|t| t.rows as u64 * t.cols as u64).sum::<u64>() + of_depth;
         let weight_types = weight_types(&weights);
         let (path, sha256) = (path.to_owned(), OnceLock::new());

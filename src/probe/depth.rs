@@ -26,9 +26,16 @@ impl Sources {
         Self { origins, over_stream: false }
     }
 
+    /// Of a model whose points of the stream are what was written, each by itself.
+    fn apart(sublayers: usize) -> Self {
+        let origins = (0..=sublayers).map(|target| (0..=target).map(|i| vec![(i, 1.0)]).collect()).collect();
+        Self { origins, over_stream: false }
+    }
+
+    /// Of a model that mixes depth: by a plan, or in streams of hyper-connections.
     pub fn of(plan: Option<&Plan>, sublayers: usize) -> Self {
         match plan {
-            None => Self::plain(sublayers),
+            None => Self::apart(sublayers),
             Some(plan) => Self { origins: plan.origins.clone(), over_stream: plan.over_stream() },
         }
     }

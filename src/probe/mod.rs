@@ -9,6 +9,7 @@ pub mod exit;
 pub mod finding;
 pub mod head_similarity;
 pub mod influence;
+pub mod hyper;
 pub mod kv_distance;
 pub mod latent;
 mod map_row;

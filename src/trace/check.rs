@@ -91,6 +91,7 @@ fn depth(d: &Depth, model: &ModelInfo) -> bool {
         && d.counts.iter().all(|&n| n as usize <= targets + 2)
         && d.share.len() == sum
         && (d.weight.is_empty() || d.weight.len() == sum)
+        && d.gates.as_ref().is_none_or(|gates| gates.fits(targets))
 }
 
 fn attention(s: &AttentionStats, model: &ModelInfo, rows: usize) -> bool {

@@ -17,6 +17,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("why.toml", include_str!("../../views/why.toml")),
     ("depth.toml", include_str!("../../views/depth.toml")),
     ("exits.toml", include_str!("../../views/exits.toml")),
+    ("streams.toml", include_str!("../../views/streams.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error, miette::Diagnostic)]

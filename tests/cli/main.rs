@@ -9,6 +9,7 @@ mod eval;
 mod exits;
 mod numerics;
 mod order;
+mod memory;
 mod process;
 mod readers;
 mod record;

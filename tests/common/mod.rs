@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod gguf;
+pub mod hyper;
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,8 @@
 //! What keys do, and what the screen says.
 
+use std::sync::Arc;
+
+use attnscope::engine::frame::{Depth as Contributions, Gates};
 use attnscope::engine::message::*;
 use attnscope::tui::action::Action;
 use attnscope::tui::app::Exit;
@@ -261,4 +264,52 @@ fn a_lost_engine_is_said_and_the_screen_stays() {
     press(&mut rig, "x");
     assert!(rig.text(100, 30).contains("failed"));
     assert_eq!(rig.app.exit, None);
+}
+
+#[test]
+fn what_another_cache_would_take_follows_the_keys() {
+    let mut rig = Rig::ready(Depth::Mono, 48, 4);
+    rig.act(&[Action::View(5)]);
+    let line = |rig: &mut Rig, words: &str| {
+        let screen = rig.text(120, 40);
+        screen.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: {screen}")).to_owned()
+    };
+    assert!(line(&mut rig, "what if").contains("8 192 tokens × 1 bf16"));
+    // 2 · 30 layers · 3 heads · 64 · 8192 tokens · 2 bytes
+    assert!(line(&mut rig, "as it is").contains("180 MiB"));
+    assert!(line(&mut rig, "window 512").contains("11.2 MiB") && line(&mut rig, "15 share").contains("50 % of it"));
+    press(&mut rig, "+ v v m");
+    assert!(line(&mut rig, "what if").contains("16 384 tokens × 8 f32"));
+    assert!(line(&mut rig, "as it is").contains("5.62 GiB"));
+    press(&mut rig, "0 -");
+    assert!(line(&mut rig, "what if").contains("4 096 tokens"));
+}
+
+/// Two streams of which each sublayer reads the first, and which are mixed a little.
+fn gates(targets: usize) -> Gates {
+    let one = [1.0, 0.25, 0.5, 1.5, 0.75, 0.25, 0.25, 0.75, 3.0, 1.0, 1.0, 3.0];
+    Gates { streams: 2, values: one.repeat(targets) }
+}
+
+#[test]
+fn streams_are_shown_where_there_are_several() {
+    let mut rig = Rig::ready(Depth::Mono, 20, 1);
+    let views = attnscope::tui::view::load(&[]).expect("our own views are valid");
+    let view = views.iter().position(|view| view.name == "streams").expect("a view") as u32 + 1;
+    rig.act(&[Action::View(view)]);
+    assert!(rig.text(100, 30).contains("this model has one residual stream"));
+    let mut frame = frames::frame(1, 20, 1);
+    let depth = Contributions { gates: Some(gates(2 * frames::LAYERS + 1)), ..Contributions::default() };
+    frame.lanes[0].depth = Some(Arc::new(depth));
+    rig.frame(frame);
+    rig.act(&[Action::Newest]);
+    let screen = rig.text(100, 30);
+    for words in ["2 streams", "L0 attention", "H_res out of in", "0.750", "1.50", "branch", "0.250"] {
+        assert!(screen.contains(words), "{words}: {screen}");
+    }
+    rig.act(&[Action::FocusNext, Action::Down, Action::Down]);
+    assert!(rig.text(100, 30).contains("L1 attention 2 streams"), "{}", rig.text(100, 30));
+    for (width, height) in [(20, 5), (80, 24), (200, 60)] {
+        rig.text(width, height);
+    }
 }

@@ -160,6 +160,7 @@ mod tests {
             recent_window: 8,
             stream_points: false,
             depth_sources: 0,
+            streams: 0,
         };
         let mut backend = CpuBackend::new(shape, true, 2).unwrap();
         let (x, out) = (backend.buffer(WIDTH), backend.buffer(HEADS * D));

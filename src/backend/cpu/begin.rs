@@ -77,6 +77,7 @@ impl CpuBackend {
         self.probes.residual.resize(self.shape.all_points() * n);
         self.probes.points.resize(self.shape.all_points() * self.saved_rows());
         self.probes.depth.resize(self.shape.points() * n);
+        self.probes.gates.resize(self.shape.points() * n);
         self.probes.attention.resize(l * self.shape.heads * n);
         self.probes.norms.resize(l * self.shape.kv_heads * n);
         if self.runs.iter().any(|run| run.len > 1) {

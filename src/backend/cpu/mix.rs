@@ -233,6 +233,7 @@ mod tests {
             recent_window: 4,
             stream_points: false,
             depth_sources: sources,
+            streams: 0,
         };
         CpuBackend::new(shape, true, 2).unwrap()
     }

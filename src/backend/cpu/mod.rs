@@ -9,6 +9,7 @@ mod begin;
 mod carry_out;
 mod draw;
 mod elementwise;
+mod hyper;
 mod lent;
 pub(in crate::backend) mod linear;
 pub mod matmul;
@@ -47,6 +48,7 @@ use crate::policy::watch::Watches;
 use crate::simd;
 
 use super::draw::{Draw, Drawn};
+use super::hyper::StreamOp;
 use super::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
 use super::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Shape, Vector};
 use attend_sparse::SparseRead;
@@ -162,6 +164,7 @@ impl CpuBackend {
                 received: Grid::new(0, 16),
                 watched: Grid::new(0, 16),
                 depth: Grid::new(0, shape.depth_sources),
+                gates: Grid::new(0, hyper::gate_width(&shape)),
             },
             caches: Vec::new(),
             readers: BTreeMap::new(),
@@ -361,6 +364,10 @@ impl Backend for CpuBackend {
 
     fn mix_merge(&mut self, merge: &MixMerge, out: Buf) {
         self.record_merge(merge, out);
+    }
+
+    fn streams(&mut self, op: &StreamOp) {
+        self.record_streams(op);
     }
 
     fn rms_norm(&mut self, x: Buf, weight: Vector, eps: f32, out: Buf) {

@@ -42,6 +42,7 @@ impl Rig {
             recent_window: 8,
             stream_points: false,
             depth_sources: 0,
+            streams: 0,
         };
         let mut backend = CpuBackend::new(shape, true, 2).unwrap();
         let (qkv, out) = (backend.buffer((HEADS.0 + 2 * HEADS.1) * dim), backend.buffer(HEADS.0 * dim));

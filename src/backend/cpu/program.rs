@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::backend::draw::{Draw, Drawn};
+use crate::backend::hyper::StreamOp;
 use crate::backend::mixing::{Mix, MixAhead, MixMerge, Source};
 use crate::backend::{Attention, Buf, LowRank, Matrix, Row, Vector};
 use crate::cache::{HeadCache, QueryWriter, Strand, Wiring};
@@ -17,7 +18,7 @@ use super::attend_sparse::SparseRead;
 use super::linear::Linear;
 use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attend_part, attend_single, attention, draw, elementwise, matmul_op, mix, rope};
+use super::{attend_part, attend_single, attention, draw, elementwise, hyper, matmul_op, mix, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -57,6 +58,7 @@ pub enum Op {
         merge: MixMerge,
         out: Buf,
     },
+    Streams(StreamOp),
     RmsNorm {
         x: Buf,
         weight: Vector,
@@ -195,6 +197,8 @@ pub struct ProbeGrids {
     pub watched: Grid,
     /// Depth weights [targets · rows][most sources]
     pub depth: Grid,
+    /// See [`crate::backend::hyper::width`] [targets · rows][width]
+    pub gates: Grid,
 }
 
 /// Everything a program reads and writes.
@@ -320,6 +324,7 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::Mix { mix, out } => mix::mix(exec, items, mix, *out),
         Op::MixAhead { ahead } => mix::ahead(exec, items, ahead),
         Op::MixMerge { merge, out } => mix::merge(exec, items, merge, *out),
+        Op::Streams(op) => hyper::streams(exec, items, op),
         Op::RmsNorm { x, weight, eps, out } => elementwise::rms_norm(exec, items, *x, *weight, *eps, *out),
         Op::AddRmsNorm { x, y, weight, eps } => elementwise::add_rms_norm(exec, items, *x, *y, *weight, *eps),
         Op::Quantize { x } => matmul_op::quantize(exec, items, *x),

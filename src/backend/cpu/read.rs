@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::backend::draw::Drawn;
+use crate::backend::hyper::GateRows;
 use crate::backend::mixing::DepthWeights;
 use crate::backend::{Attention, Buf, CacheId, Inspect, PositionMeans, Result, Tile};
 use crate::cache::{HeadCache, Packing, Queries, Saved, Strand, Wiring};
@@ -94,6 +95,10 @@ impl Inspect for CpuBackend {
 
     fn depth_weights(&self) -> DepthWeights {
         self.weights_of_depth()
+    }
+
+    fn gates(&self) -> GateRows {
+        self.gates_of_pass()
     }
 
     fn attention_stats(&self) -> AttentionStats {

@@ -201,6 +201,10 @@ impl CudaBackend {
                 format!("{h} heads of {d} channels over {g} kv heads: heads of 8 to 256 channels, in eights, are");
             return Err(BackendError::Failed { what: "this model's attention is not built for cards".into(), why });
         }
+        if shape.streams > 0 {
+            let why = "there are no kernels for residual streams: --device cpu runs it".into();
+            return Err(BackendError::Failed { what: "hyper-connections are not built for cards".into(), why });
+        }
         let ropes = shape.ropes.iter().map(|rope| Memory::of(&device, rope)).collect::<Result<_>>()?;
         let queries = DeviceQueries::new(&device, [shape.layers, h, d], shape.queries_budget, 0);
         Ok(Self {

@@ -27,9 +27,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    pub fn model_name(&self, name: &mut String) {
+        self.fill("model", name, self.settings.model.as_ref());
+    }
+
     pub fn model(&self, args: &mut ModelArgs) {
-        let Settings { model, device, threads, kv, queries_budget, .. } = self.settings;
-        self.fill("model", &mut args.model, model.as_ref());
+        let Settings { device, threads, kv, queries_budget, .. } = self.settings;
+        self.model_name(&mut args.model);
         self.fill("device", &mut args.device, device.as_ref());
         self.fill("threads", &mut args.threads, Some(threads).filter(|t| t.is_some()));
         self.fill("kv", &mut args.kv, Some(kv).filter(|kv| kv.is_some()));

@@ -36,7 +36,7 @@ pub(super) fn read(keys: Keys<'_>, family: Family, count: usize) -> Result<Vec<L
     local.into_iter().map(kind).collect()
 }
 
-fn is_local(name: &str) -> Result<bool, ConfigError> {
+pub(super) fn is_local(name: &str) -> Result<bool, ConfigError> {
     match name {
         "sliding_attention" => Ok(true),
         "full_attention" => Ok(false),

@@ -2,6 +2,7 @@
 //! before (`rope_theta`, `rope_scaling`, `rope_local_base_freq`, `sliding_window_pattern`).
 
 mod keys;
+pub(super) mod kv;
 mod layers;
 mod rope;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use self::keys::Keys;
 use super::config::{Activation, Config, Family};
 use super::config_check::{ConfigError, check};
 use super::error::Quoted;
-use super::residual::{AttnResKeys, K3_TYPES};
+use super::residual::{AttnResKeys, HyperKeys, K3_TYPES, MOST_STREAMS};
 
 /// What transformers fills in for a family when the file says nothing.
 struct Defaults {
@@ -110,6 +111,7 @@ pub(super) fn read(json: &Value) -> Result<Config, ConfigError> {
         layers: layers::read(keys, family, layer_count)?,
         ropes: rope::read(keys, family)?,
         attnres: attnres(keys)?,
+        hyper: hyper(keys)?,
         tied_head: match keys.bool("tie_word_embeddings")? {
             Some(tied) => tied,
             None => outer.bool("tie_word_embeddings")?.unwrap_or(defaults.tied_head),
@@ -130,6 +132,32 @@ fn attnres(keys: Keys<'_>) -> Result<Option<AttnResKeys>, ConfigError> {
         gate: keys.text("attnres_gate_type")?.map(str::to_owned),
     };
     Ok((found != AttnResKeys::default()).then_some(found))
+}
+
+/// `hc_*`, as DeepSeek V4 has them.
+fn hyper(keys: Keys<'_>) -> Result<Option<HyperKeys>, ConfigError> {
+    let own = HyperKeys::default();
+    let [streams, rounds] = [keys.size("hc_mult")?, keys.size("hc_sinkhorn_iters")?];
+    let (eps, transposed) = (keys.float("hc_eps")?, keys.bool("hc_res_transposed")?);
+    if streams.is_none() && rounds.is_none() && eps.is_none() && transposed.is_none() {
+        return Ok(None);
+    }
+    let found = HyperKeys {
+        streams: streams.unwrap_or(own.streams),
+        rounds: rounds.unwrap_or(own.rounds),
+        eps: eps.unwrap_or(own.eps),
+        transposed: transposed.unwrap_or(own.transposed),
+    };
+    if !(1..=MOST_STREAMS).contains(&found.streams) {
+        return Err(ConfigError::value("hc_mult", found.streams, "1 to 16"));
+    }
+    if !(1..=1000).contains(&found.rounds) {
+        return Err(ConfigError::value("hc_sinkhorn_iters", found.rounds, "1 to 1000"));
+    }
+    if !(0.0..0.1).contains(&found.eps) {
+        return Err(ConfigError::value("hc_eps", found.eps, "0 or a little more"));
+    }
+    Ok(Some(found))
 }
 
 fn family(model_type: &str) -> Result<Family, ConfigError> {

@@ -38,16 +38,7 @@ impl Loader<'_> {
     }
 
     fn numbers(&self, name: String, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
-        let Some(tensor) = self.store.tensor(&name)? else { return Ok(None) };
-        if tensor.rows * tensor.cols != count {
-            let (rows, cols) = (tensor.rows, tensor.cols);
-            return Err(ModelError::TensorShape { name, rows, cols, want_rows: 1, want_cols: count });
-        }
-        let values = values(&tensor);
-        match values.iter().all(|x| x.is_finite()) {
-            true => Ok(Some(values)),
-            false => Err(ModelError::TensorValues { name, problem: "depth queries must be finite" }),
-        }
+        numbers(self.store, &name, count)
     }
 
     fn one(&self, name: String) -> Result<Option<f32>, ModelError> {
@@ -97,6 +88,21 @@ fn unread(name: &str, what: &str) -> ModelError {
     ModelError::Depth { name: name.to_owned(), what: what.to_owned() }
 }
 
+/// All numbers of a tensor, whatever its shape; `None` where the checkpoint has none of that name.
+pub fn numbers(store: &dyn TensorStore, name: &str, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
+    let Some(tensor) = store.tensor(name)? else { return Ok(None) };
+    let name = name.to_owned();
+    if tensor.rows * tensor.cols != count {
+        let (rows, cols) = (tensor.rows, tensor.cols);
+        return Err(ModelError::TensorShape { name, rows, cols, want_rows: 1, want_cols: count });
+    }
+    let values = values(&tensor);
+    match values.iter().all(|x| x.is_finite()) {
+        true => Ok(Some(values)),
+        false => Err(ModelError::TensorValues { name, problem: "what mixes depth must be finite" }),
+    }
+}
+
 /// f32, f16 or bf16.
 fn values(tensor: &Tensor) -> Vec<f32> {
     let data = tensor.data();
@@ -119,7 +125,9 @@ pub fn load(config: &Config, store: &dyn TensorStore, body: &str) -> Result<Resi
         (false, false) if config.attnres.is_some() => {
             return Err(ModelError::MissingTensor { name: format!("{body}layers.0.mlp_res_proj.weight") });
         }
-        (false, false) => return Ok(Residual::Plain),
+        (false, false) => {
+            return Ok(super::hyper::load(config, store, body)?.map_or(Residual::Plain, Residual::Hyper));
+        }
     };
     let loader = Loader { store, body, naming, hidden };
     if loader.has("layers.0.v_res_proj.weight")? {

@@ -1,23 +1,28 @@
 //! How a decoder carries what its sublayers write from one to the next: added to one stream, or mixed over depth by
-//! Attention Residuals (arXiv 2603.15031) in one of their dialects.
+//! Attention Residuals (arXiv 2603.15031) in one of their dialects, or carried in several streams by hyper-connections
+//! (arXiv 2409.19606, 2512.24880).
 //!
 //! Shapes: L sublayers (attention and MLP counted apart), d hidden, R rows of a pass. Target t < L is what sublayer t
 //! reads, target L is what the final norm reads.
 
 mod adapter;
+mod carrier;
+mod hyper;
 mod load;
 mod mixer;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod streams;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::ModelError;
 
 pub use adapter::read as read_adapter;
+pub(super) use carrier::Carrier;
+pub use hyper::{GateWeights, HyperConnections, HyperKeys, MOST_STREAMS};
 pub(super) use load::{K3_TYPES, load};
-pub(super) use mixer::Mixer;
 pub use plan::{Ahead, Blend, Mix, Next, Origin, Out, Plan, Share, Sublayer, Term};
 
 /// What a configuration says about depth; which dialect it means is decided by the tensors first.
@@ -92,14 +97,40 @@ pub enum Residual {
     #[default]
     Plain,
     AttnRes(DepthMixing),
+    Hyper(HyperConnections),
 }
 
 impl Residual {
     /// What there is to mix; `None` for a plain model.
     pub fn mixing(&self) -> Option<&DepthMixing> {
         match self {
-            Residual::Plain => None,
+            Residual::Plain | Residual::Hyper(_) => None,
             Residual::AttnRes(mixing) => Some(mixing),
+        }
+    }
+
+    /// Residual streams beside each other; 0 where there is one.
+    pub fn streams(&self) -> usize {
+        match self {
+            Residual::Hyper(hyper) => hyper.keys.streams,
+            Residual::Plain | Residual::AttnRes(_) => 0,
+        }
+    }
+
+    /// Learned numbers beside the weights of a plain model.
+    pub fn numbers(&self) -> u64 {
+        match self {
+            Residual::Plain => 0,
+            Residual::AttnRes(mixing) => mixing.numbers(),
+            Residual::Hyper(hyper) => hyper.numbers(),
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        match self {
+            Residual::Plain => "plain".into(),
+            Residual::AttnRes(mixing) => mixing.describe(),
+            Residual::Hyper(hyper) => hyper.describe(),
         }
     }
 }
@@ -109,7 +140,7 @@ impl Residual {
     pub fn learned(&self, mixing: DepthMixing) -> Result<Residual, ModelError> {
         match self {
             Residual::Plain => Ok(Residual::AttnRes(mixing)),
-            Residual::AttnRes(own) => Err(ModelError::Depth {
+            own => Err(ModelError::Depth {
                 name: "--depth".into(),
                 what: format!("for a plain model, not for {}", own.describe()),
             }),

@@ -129,6 +129,7 @@ pub fn frame(step: u32) -> Frame {
                 counts: vec![1, 2, 3, 4, 5],
                 share: (0..15).map(|i| i as f32 / 15.0).collect(),
                 weight: Vec::new(),
+                gates: None,
             })),
             attention: attention.clone(),
             kv_norms: kv_norms.clone(),

@@ -12,6 +12,7 @@ pub mod lens;
 pub mod map;
 pub mod memory;
 pub mod policies;
+pub mod streams;
 pub mod timings;
 pub mod tokens;
 pub mod why;
@@ -147,11 +148,12 @@ pub const PANELS: &[(&str, Build)] = &[
     ("growth", || Box::new(growth::Growth::default())),
     ("policies", || Box::new(policies::Policies::default())),
     ("why", || Box::new(why::Why::default())),
-    ("memory", || Box::new(memory::Memory)),
+    ("memory", || Box::new(memory::Memory::default())),
     ("timings", || Box::new(timings::Timings::default())),
     ("card", || Box::new(card::Card)),
     ("candidates", || Box::new(candidates::Candidates::default())),
     ("findings", || Box::new(findings::Findings::default())),
+    ("streams", || Box::new(streams::Streams::default())),
     ("lens", || Box::new(lens::Lens)),
     ("drift", || Box::new(drift::Drift::default())),
     ("exits", || Box::new(exits::Exits::default())),

@@ -1,4 +1,6 @@
-//! Where the bytes are: by kind, by lane, and by layer of each lane.
+//! Where the bytes are: by kind, by lane, and by layer of each lane; and where they would be with another cache.
+
+mod what_if;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,14 +9,18 @@ use ratatui::text::Span;
 
 use crate::engine::frame::{Frame, LaneFrame, Memory as Bytes};
 use crate::tui::action::Action;
-use crate::tui::panel::{Caption, Panel};
+use crate::tui::panel::{Caption, Panel, Reply};
 use crate::tui::ramp::RampName;
-use crate::tui::seen::Seen;
+use crate::tui::seen::{Seen, Selection};
 use crate::tui::widget::heat::{self, Ink};
 use crate::tui::widget::{bar, legend, put};
 use crate::tui::{reading, text, units};
+use what_if::WhatIf;
 
-pub struct Memory;
+#[derive(Debug, Default)]
+pub struct Memory {
+    what_if: WhatIf,
+}
 
 const NUMBERS: u16 = 10;
 const REMARKS: u16 = 14;
@@ -193,16 +199,45 @@ impl Panel for Memory {
         let below = |y: u16| Rect { y: area.y + y.min(area.height), height: area.height.saturating_sub(y), ..area };
         // A blank line between the parts where there is room for all of them.
         let reading = frame.lanes.iter().filter(|lane| lane.reads.is_some()).count() as u16;
-        let needed = 5 + 2 * frame.lanes.len() as u16 + 3 + reading;
-        let gap = (area.height >= needed) as u16;
+        let needed = 5 + 2 * frame.lanes.len() as u16 + 1 + reading;
+        // Blank lines give way to what would not fit beside them.
+        let gap = match area.height.checked_sub(needed) {
+            Some(rest) if rest >= what_if::ROWS => rest > what_if::ROWS + 2,
+            Some(rest) => rest > 1,
+            None => false,
+        } as u16;
         let mut y = kinds(buf, area, names, seen, &frame.memory) + gap;
         y += lanes(buf, below(y), names, seen, frame);
         y += reads(buf, below(y), names, seen, frame) + gap;
         y += layers(buf, below(y), names, seen, frame) + gap;
+        let rows = self.what_if.draw(buf, below(y), names, seen);
+        y += rows + gap * (rows > 0) as u16;
         slots(buf, below(y), seen, frame);
     }
 
+    fn act(&mut self, action: Action, seen: &Seen, _selection: &mut Selection) -> Reply {
+        match seen.model() {
+            Some(model) if self.what_if.act(action, model) => Reply::Done,
+            _ => Reply::Ignored,
+        }
+    }
+
     fn keys(&self) -> &'static [(Action, &'static str)] {
-        &[(Action::LayerNext, "slots of the next layer")]
+        &[
+            (Action::LayerNext, "slots of the next layer"),
+            (Action::Faster, "what if: twice as long a text"),
+            (Action::Slower, "what if: half as long a text"),
+            (Action::ZoomReset, "what if: as long as the model was made for"),
+            (Action::Scale, "what if: next number type"),
+            (Action::Fold, "what if: more texts at once"),
+        ]
+    }
+
+    fn notes(&self) -> &'static [&'static str] {
+        &[
+            "what if: sizes by arithmetic, nothing is run: Σ over layers of rows × numbers × bytes",
+            "window: no layer looks back further; share: the last layers read an earlier one of their kind",
+            "latent: one row of 512 + 64 numbers for all heads (MLA); 1 for 4/128: rows made of so many positions (CSA, HCA)",
+        ]
     }
 }
