@@ -3,6 +3,7 @@
 pub mod coverage;
 pub mod damage;
 pub mod depth;
+pub mod difference;
 pub mod distribution;
 pub mod finding;
 pub mod head_similarity;
@@ -10,7 +11,9 @@ pub mod kv_distance;
 pub mod latent;
 mod map_row;
 pub mod map_similarity;
+pub mod massive;
 pub mod prompt_span;
+pub mod sink;
 pub mod spans;
 pub mod spectrum;
 pub mod square;
