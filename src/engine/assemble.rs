@@ -292,6 +292,7 @@ fn bare(core: &Core, i: usize, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         lens: Vec::new(),
         survival: core.survival(i),
         covered: None,
+        effect: lane.effect,
         recall: core.recall(i),
     }
 }
@@ -341,7 +342,8 @@ pub fn prompt_frame(
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
-        let mut frame = bare(core, i, core.prompt.clone(), 0);
+        let first = core.lanes[i].first;
+        let mut frame = bare(core, i, core.prompt[first as usize..].into(), first);
         // Most lanes read the prompt as one: what was measured while reading is the same for them.
         let measured = own.get(i).and_then(Option::as_ref).unwrap_or(&all);
         frame.residual = measured.residual.clone();
@@ -402,6 +404,8 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     }
     let means = position_means(core, core.prompt.len())?.swap_remove(i);
     let lane = &core.lanes[i];
+    (frame.fed, frame.pos) = (core.prompt[lane.first as usize..].into(), lane.first);
+    frame.effect = lane.effect;
     (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
     (frame.received, frame.row) = (means.received, means.row);
     frame.on_host = core.backend.attends_on_host(lane.cache);
@@ -409,7 +413,10 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     frame.kv = kv_bytes(core, lane);
     Outcome::of(core, i).put(&mut core.lanes[i], &mut frame);
     first.lanes.truncate(core.lanes.len());
-    first.lanes[i] = frame;
+    match first.lanes.get_mut(i) {
+        Some(old) => *old = frame,
+        None => first.lanes.push(frame),
+    }
     // The lane may have become an oracle, or ceased to be one.
     (0..first.lanes.len()).for_each(|lane| first.lanes[lane].recall = core.recall(lane));
     first.memory = memory(core);

@@ -225,6 +225,7 @@ mod tests {
             lens: Vec::new(),
             survival: Vec::new(),
             covered: None,
+            effect: None,
             recall: None,
         }
     }

@@ -15,7 +15,8 @@ use crate::family::{equals, unpack};
 use crate::golden;
 
 /// Families that a model needs.
-pub const KERNELS: [&str; 13] = [
+pub const KERNELS: [&str; 14] = [
+    "alter",
     "compact",
     "decode_attention",
     "elementwise",

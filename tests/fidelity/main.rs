@@ -12,6 +12,7 @@ mod dropping;
 mod family;
 mod forward;
 mod golden;
+mod interventions;
 mod learned;
 mod matrix;
 mod policies;

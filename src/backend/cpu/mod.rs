@@ -1,5 +1,6 @@
 //! The CPU backend: records a pass as a program, walks it with all threads.
 
+mod alter;
 mod attend;
 mod attend_part;
 mod attend_single;
@@ -46,6 +47,7 @@ use crate::policy::watch::Watches;
 
 use crate::simd;
 
+use super::alter::Alter;
 use super::draw::{Draw, Drawn};
 use super::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
 use super::{Attention, Backend, BackendError, Buf, CacheId, GateUp, LowRank, Matrix, Result, Row, Shape, Vector};
@@ -387,6 +389,15 @@ impl Backend for CpuBackend {
         self.written(out);
         let (bytes, flops) = self.product_cost(w, x);
         self.push(name, Op::Matmul { w, x, bias, out, add: true }, bytes, flops);
+    }
+
+    fn alter(&mut self, x: Buf, rows: Range<usize>, how: Alter) {
+        self.written(x);
+        if let Alter::Copy { to } = how {
+            self.written(to);
+        }
+        let bytes = (rows.len() * self.buffers[x.0].width() * 8) as u64;
+        self.push("intervention", Op::Alter { x, rows, how }, bytes, 0);
     }
 
     fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf) {

@@ -10,6 +10,7 @@ use super::device::{Arg, Gemm};
 use super::memory::Memory;
 use super::records::{BF16, F32, STATS, activation};
 use super::weights::{Change, Linear, Table};
+use crate::backend::alter::Alter;
 use crate::backend::cpu::linear::dequantize;
 use crate::backend::draw::Draw;
 use crate::backend::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
@@ -372,6 +373,11 @@ impl Backend for CudaBackend {
 
     fn matmul_add(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf) {
         self.multiply(name, w, x, bias, out, true);
+    }
+
+    fn alter(&mut self, x: Buf, rows: Range<usize>, how: Alter) {
+        self.settle_point();
+        self.record_alter(x, rows, &how);
     }
 
     fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf) {
