@@ -11,6 +11,7 @@ mod eval;
 mod exit;
 mod export;
 mod interrupt;
+mod massive;
 mod models;
 mod output;
 mod policies;
@@ -24,6 +25,7 @@ mod session;
 mod settings;
 mod shell;
 mod summary;
+mod sweep;
 mod trace;
 
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ enum Command {
     Trace(Box<trace::Args>),
     Compare(Box<compare::Args>),
     Analyze(Box<analyze::Args>),
+    Massive(Box<massive::Args>),
+    Sweep(Box<sweep::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -86,6 +90,8 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Trace(args) => trace::run(*args),
         Command::Compare(args) => compare::run(*args),
         Command::Analyze(args) => analyze::run(*args),
+        Command::Massive(args) => massive::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -122,6 +128,8 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
             resolver.judge(&mut args.judge);
         }
         Command::Analyze(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Massive(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Sweep(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Bench(args) => {
             let settings = load()?;

@@ -6,6 +6,7 @@ mod bad_input;
 mod compare;
 mod config;
 mod eval;
+mod interventions;
 mod process;
 mod readers;
 mod record;
