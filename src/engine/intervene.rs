@@ -119,19 +119,18 @@ impl Core {
         Ok(tallies.iter().map(Tally::finish).collect())
     }
 
-    /// The value of channel `channel` at `point` for every token of a text.
-    fn channel(&mut self, ids: &[u32], point: usize, channel: usize) -> Result<(Vec<f32>, f32)> {
-        let (hidden, mut values, mut tally) = (self.config().hidden, Vec::new(), Tally::default());
-        self.trials(
-            ids,
-            &[Arc::<Alterations>::default()],
-            Some(&mut |at, first, rows| {
-                if at == point {
-                    values.extend(rows.iter().skip(channel).step_by(hidden));
-                    tally.add(first, rows, hidden);
-                }
-            }),
-        )?;
+    /// Of every token of a text, the values of `channels` at `point` [channel][tokens], and the median of |H| there.
+    fn channels(&mut self, ids: &[u32], point: usize, channels: &[usize]) -> Result<(Vec<Vec<f32>>, f32)> {
+        let (hidden, mut tally) = (self.config().hidden, Tally::default());
+        let mut values = vec![Vec::new(); channels.len()];
+        let mut look = |at: usize, first: u32, rows: &[f32]| {
+            if at == point {
+                let of = |channel: usize| rows.iter().skip(channel).step_by(hidden);
+                values.iter_mut().zip(channels).for_each(|(values, &channel)| values.extend(of(channel)));
+                tally.add(first, rows, hidden);
+            }
+        };
+        self.trials(ids, &[Arc::<Alterations>::default()], Some(&mut look))?;
         Ok((values, tally.finish().median))
     }
 
@@ -143,14 +142,16 @@ impl Core {
         let texts = pieces::cut(&prompt, self.tokenizer.as_ref(), TEXTS, TEXT.min(self.max_rows)).ids;
         // (sum, count) of each element's channel over tokens of its kind
         let mut sums = vec![(0.0f64, 0u32); elements.len()];
+        let channels: Vec<usize> = elements.iter().map(|element| element.channel as usize).collect();
         for text in &texts {
-            for (element, sum) in elements.iter().zip(&mut sums) {
-                let (values, median) = self.channel(text, point, element.channel as usize)?;
-                let later = || values[1..].iter().filter(|x| x.abs() >= RATIO * median);
-                let of_kind: Vec<f32> =
-                    if element.position == 0 { values[..1].to_vec() } else { later().copied().collect() };
-                sum.0 += of_kind.iter().map(|&x| x as f64).sum::<f64>();
-                sum.1 += of_kind.len() as u32;
+            let (values, median) = self.channels(text, point, &channels)?;
+            for ((element, values), sum) in elements.iter().zip(&values).zip(&mut sums) {
+                let (first, later) = values.split_at(1);
+                let of_kind = if element.position == 0 { first } else { later };
+                let massive = of_kind.iter().filter(|x| element.position == 0 || x.abs() >= RATIO * median);
+                for &x in massive {
+                    *sum = (sum.0 + f64::from(x), sum.1 + 1);
+                }
             }
         }
         let mean = |(element, &(sum, count)): (&crate::probe::massive::Element, &(f64, u32))| match count {
@@ -189,8 +190,8 @@ impl Survey for OnLane0<'_> {
 
     fn channel_mean(&mut self, point: usize, channel: usize) -> std::result::Result<f32, String> {
         let prompt = self.core.prompt.clone();
-        let read = self.core.channel(&prompt, point, channel);
-        let (values, _) = self.or_fail(read)?;
+        let read = self.core.channels(&prompt, point, &[channel]);
+        let values = self.or_fail(read)?.0.concat();
         Ok((values.iter().map(|&x| x as f64).sum::<f64>() / values.len().max(1) as f64) as f32)
     }
 }

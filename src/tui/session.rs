@@ -167,7 +167,9 @@ impl Session {
 
     fn lane_at(&self, lane: usize, position: usize) -> Option<(&LaneFrame, usize)> {
         let place = self.place(position)?;
-        Some((self.lane(&self.frames[place.frame], lane)?, place.row))
+        let lane = self.lane(&self.frames[place.frame], lane)?;
+        // a lane may have left out the prompt's first token
+        Some((lane, position.checked_sub(lane.pos as usize)?))
     }
 
     /// Attention statistics of the query at `position`, with its row in them.

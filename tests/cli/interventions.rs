@@ -94,3 +94,25 @@ fn massive_activations_of_a_twin() {
     let text = stdout(&run(&args));
     assert!(text.contains("sink rate") && text.contains("without BOS") && !text.contains('\x1b'), "{text}");
 }
+
+#[test]
+fn such_lanes_are_recorded_replayed_and_told_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a UTF-8 path").to_owned();
+    let prompt = ids(30);
+    let record = |name: &str, lanes: &[&str]| {
+        let file = path(name);
+        let mut args = vec!["--ids", &prompt, "--steps", "4", "--record", &file];
+        lanes.iter().for_each(|lane| args.extend(["--lane", lane]));
+        let output = on_tiny("run", &args);
+        assert!(said(&output).contains("5 frames recorded"), "{}", said(&output));
+        file
+    };
+    let lanes = ["dropbos", "masksink", "zerohead:layer=1,head=2"];
+    let (one, same) = (record("one.trace", &lanes), record("same.trace", &lanes));
+    let other = record("other.trace", &["dropbos", "masksink", "zerohead:layer=1,head=3"]);
+    let replay = run(&["replay", &one]);
+    assert!(code(&replay) == 0 && stdout(&replay).contains("zerohead:layer=1,head=2"), "{}", said(&replay));
+    assert_eq!(code(&run(&["diff", &one, &same])), 0);
+    assert!(stdout(&run(&["diff", &one, &other])).contains("zerohead"));
+}

@@ -189,7 +189,10 @@ fn what_is_set_is_seen_in_the_stream() {
         (stats.absmax[stats.at(point, row)], stats.argmax[stats.at(point, row)])
     };
     assert_eq!([at(1, 0), at(1, 69), at(2, 0)], [(12345.0, 7), (12345.0, 7), (9999.0, 7)]);
-    assert_eq!(at(2, 1).0.to_bits() == at(0, 1).0.to_bits(), false, "later tokens see the first one");
+    // later tokens are themselves where it is set, and see the first one in layers behind
+    assert_eq!(at(2, 1), at(0, 1));
+    let behind = |lane: usize| first.lanes[lane].residual.absmax[first.lanes[lane].residual.at(24, 1)];
+    assert_ne!(behind(2), behind(0));
     assert!(at(2, 1).0 < 9999.0);
     let short = |x: f32| x.to_bits() & 0xffff == 0;
     assert!(first.lanes[3].residual.absmax.iter().all(|&x| short(x)));
@@ -243,7 +246,11 @@ fn massive_activations_of_a_real_model_are_biases() {
     let first = read(&mut core, &ids);
     let [zero, mean] = [1, 2].map(|lane| first.lanes[lane].effect.unwrap());
     assert!(zero.nll - zero.nll_full > 10.0 * (mean.nll - mean.nll_full).abs(), "{zero:?} {mean:?}");
-    assert!(zero.sink_rate < 0.5 * zero.sink_rate_full && (mean.sink_rate - mean.sink_rate_full).abs() < 0.1);
+    assert!(zero.kl > 1.0 && mean.kl < 0.1 && (mean.sink_rate - mean.sink_rate_full).abs() < 0.1);
+    // the first token is the massive one, and the sink
+    let found = core.massive(&ids).unwrap();
+    let onset = attnscope::probe::massive::onset(&found).unwrap();
+    assert!(found[onset].massive().all(|element| element.position == 0) && zero.sink_rate_full > 0.3);
 }
 
 #[test]
