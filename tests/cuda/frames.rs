@@ -221,6 +221,24 @@ fn lanes_that_rewrite_what_stays_are_the_cpus() {
 }
 
 #[test]
+fn lanes_that_intervene_are_the_cpus() {
+    let lanes = [
+        "full",
+        "zerohead:layer=1,head=2",
+        "zerolayer:layer=2,sublayer=mlp",
+        "scale:layer=1,sublayer=both,by=0.5",
+        "setchannel:layer=0,channel=7,to=3,tokens=first",
+        "masksink",
+        "zerosink",
+        "dropbos",
+        "kvbias:from=2",
+    ];
+    runs_alike("llama3_rope", &lanes, 4, NEAR);
+    let lanes = ["full", "scale:layer=1,sublayer=both,by=0.5", "zerohead:layer=1,head=0", "masksink"];
+    runs_alike("gemma3_text", &lanes, 3, NEAR);
+}
+
+#[test]
 fn lanes_whose_attention_has_no_kernel_attend_with_the_cpu() {
     runs_alike("llama3_rope", &["full", "quest@16:page=4", "tie:map=2=1", "kvsharer:layers=1,threshold=0"], 4, NEAR);
     runs_alike("llama3_rope", &["full", "int8", "snapkv@50%+kivi:bits=4"], 4, CODES);

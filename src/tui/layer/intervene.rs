@@ -85,7 +85,7 @@ impl Layer for Intervene {
         self.input.draw(field, buf, theme);
         let words = match Policy::parse(&self.spec()) {
             Err(error) => text::line(&error.to_string()),
-            Ok(_) => "enter: it reads the prompt anew and is fed lane 0's tokens up to here · or write a spec".into(),
+            Ok(_) => "enter: reads the prompt anew, is fed lane 0's tokens up to here · or write a spec".into(),
         };
         put::at(buf, inside, 0, below + 1, &text::fit(&words, inside.width as usize), theme.faint());
     }
