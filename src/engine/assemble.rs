@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
+use super::holdings::{kv_bytes, memory, reads};
 use super::lane::Lane;
 use super::outcome::{self, Outcome};
 use super::read::PromptRead;
 use crate::backend::{CacheId, PositionMeans};
 use crate::meter::watch::CardMeter;
-use crate::policy::reader::{HeadReads, Readers};
 use crate::probe::distribution::{Distribution, top_k};
 use crate::probe::finding;
 
@@ -191,56 +191,6 @@ pub fn grown(old: &Kept, positions: usize) -> Kept {
         kept.bits[at * to + (positions - 1) / 64] |= 1 << ((positions - 1) % 64);
     }
     kept
-}
-
-fn kv_bytes(core: &Core, lane: &Lane) -> KvBytes {
-    let layers = core.config().layers.len();
-    let kv_heads = core.config().kv_heads;
-    let bytes = |lane: &Lane| -> Vec<u64> { (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l)).collect() };
-    let slots = |l| (0..kv_heads).map(|g| core.backend.positions(lane.cache, l, g).len() as u32).sum();
-    let per_layer = bytes(lane);
-    KvBytes {
-        held: per_layer.iter().sum(),
-        full: bytes(&core.lanes[0]).iter().sum(),
-        per_layer,
-        slots_per_layer: (0..layers).map(slots).collect(),
-    }
-}
-
-/// What the newest step read of `lane`'s cache, as far as it has come.
-fn reads(core: &Core, lane: &Lane) -> Option<Arc<Reads>> {
-    let readers = core.backend.readers(lane.cache)?;
-    let (layers, kv_heads, heads) = (core.config().layers.len(), core.config().kv_heads, core.config().heads);
-    let mut reads = Reads { layers, kv_heads, heads, metadata_held: readers.metadata(), ..Reads::default() };
-    for layer in 0..layers {
-        let log = || readers.0.iter().map(|head| &head.log[layer]);
-        let bytes = |of: fn(&HeadReads) -> u32| log().map(|read| of(read) as u64 * read.entry).sum::<u64>();
-        reads.entries.extend(log().map(|read| read.entries));
-        reads.seen.extend(log().map(|read| read.held));
-        reads.bytes.push(bytes(|read| read.entries));
-        reads.bytes_seen.push(bytes(|read| read.held));
-        reads.metadata.push(log().map(|read| read.metadata).sum());
-        let group = heads / kv_heads;
-        reads
-            .covered
-            .extend(log().flat_map(|read| (0..group).map(|m| read.covered.get(m).copied().unwrap_or(f32::NAN))));
-    }
-    Some(Arc::new(reads))
-}
-
-fn memory(core: &Core) -> Memory {
-    let layers = core.config().layers.len();
-    let kv: u64 = core.lanes.iter().flat_map(|lane| (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l))).sum();
-    let chosen_by: u64 =
-        core.lanes.iter().filter_map(|lane| core.backend.readers(lane.cache)).map(Readers::metadata).sum();
-    Memory {
-        weights: core.backend.weight_bytes(),
-        kv: kv + chosen_by,
-        queries: core.backend.query_bytes(),
-        queries_budget: core.queries_budget,
-        activations: core.backend.activation_bytes(),
-        history: core.keyframes.iter().map(|k| k.bytes()).sum(),
-    }
 }
 
 /// Logit lens of row `r` of the last pass for every lane: one product for all points.

@@ -12,6 +12,7 @@ mod export;
 mod facts;
 pub mod frame;
 mod history;
+mod holdings;
 mod inputs;
 mod intervene;
 mod judge;

@@ -4,9 +4,22 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::program::{Exec, Items};
+use super::CpuBackend;
+use super::program::{Exec, Items, Op};
 use crate::backend::Buf;
 use crate::backend::alter::{Alter, Short};
+
+impl CpuBackend {
+    /// See [`crate::backend::Backend::alter`].
+    pub(super) fn record_alter(&mut self, x: Buf, rows: Range<usize>, how: Alter) {
+        self.written(x);
+        if let Alter::Copy { to } = how {
+            self.written(to);
+        }
+        let bytes = (rows.len() * self.buffers[x.0].width() * 8) as u64;
+        self.push("intervention", Op::Alter { x, rows, how }, bytes, 0);
+    }
+}
 
 /// Rows `rows` of x [rows of the pass, width].
 pub fn alter(exec: &Exec<'_>, items: Items<'_>, x: Buf, rows: &Range<usize>, how: &Alter) {

@@ -392,12 +392,7 @@ impl Backend for CpuBackend {
     }
 
     fn alter(&mut self, x: Buf, rows: Range<usize>, how: Alter) {
-        self.written(x);
-        if let Alter::Copy { to } = how {
-            self.written(to);
-        }
-        let bytes = (rows.len() * self.buffers[x.0].width() * 8) as u64;
-        self.push("intervention", Op::Alter { x, rows, how }, bytes, 0);
+        self.record_alter(x, rows, how);
     }
 
     fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf) {

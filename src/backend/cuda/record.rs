@@ -9,7 +9,7 @@ use super::blas::TERMS;
 use super::device::{Arg, Gemm};
 use super::memory::Memory;
 use super::records::{BF16, F32, STATS, activation};
-use super::weights::{Change, Linear, Table};
+use super::weights::{Linear, Table};
 use crate::backend::alter::Alter;
 use crate::backend::cpu::linear::dequantize;
 use crate::backend::draw::Draw;
@@ -166,17 +166,6 @@ impl CudaBackend {
     /// Few rows leave most of a card idle: a row gets more threads then.
     fn norm_block(&self) -> u32 {
         if self.rows.count() <= 64 { 1024 } else { 256 }
-    }
-
-    /// Memory of a change of a weight, sent once.
-    fn change(&mut self, change: &Arc<LowRank>) -> Result<usize> {
-        match self.changes.iter().position(|known| Arc::ptr_eq(&known.of, change)) {
-            Some(place) => Ok(place),
-            None => {
-                self.changes.push(Change::new(&self.device, change)?);
-                Ok(self.changes.len() - 1)
-            }
-        }
     }
 
     fn gate_up_buffer(&mut self, width: usize) -> Buf {
