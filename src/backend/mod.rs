@@ -4,6 +4,7 @@
 //! recorded: the CPU walks it with all threads, a GPU puts it on a stream or captures it as a graph. Activations
 //! are matrices `[rows, width]` f32 with one row per token of the pass.
 
+pub mod alter;
 pub mod cpu;
 pub mod cuda;
 pub mod draw;
@@ -23,6 +24,7 @@ use crate::policy::delta::Sparse;
 use crate::policy::part::{Norm, Rewritten};
 use crate::policy::reader::Readers;
 use crate::policy::watch::Watches;
+use alter::Alter;
 use draw::{Draw, Drawn};
 use hyper::{GateRows, StreamOp};
 use mixing::{DepthWeights, Mix, MixAhead, MixMerge, Source, Sources};
@@ -203,6 +205,8 @@ pub trait Backend: Inspect + Send + Sync {
     fn matmul(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf);
     /// out += x · wᵀ (+ bias)
     fn matmul_add(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf);
+    /// Changes rows of `x` in place.
+    fn alter(&mut self, x: Buf, rows: Range<usize>, how: Alter);
     /// out[.., first..] += x · downᵀ · upᵀ · scale, behind the product of the weight that is changed.
     fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf);
     /// out = act(x · gateᵀ) ⊙ (x · upᵀ)

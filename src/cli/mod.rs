@@ -13,6 +13,7 @@ mod exits;
 mod export;
 mod growth;
 mod interrupt;
+mod massive;
 mod memory;
 mod models;
 mod numerics;
@@ -29,6 +30,7 @@ mod session;
 mod settings;
 mod shell;
 mod summary;
+mod sweep;
 mod trace;
 
 use std::process::ExitCode;
@@ -57,6 +59,8 @@ enum Command {
     Exits(Box<exits::Args>),
     Numerics(Box<numerics::Args>),
     Order(Box<order::Args>),
+    Massive(Box<massive::Args>),
+    Sweep(Box<sweep::Args>),
     Eval(Box<eval::Args>),
     Replay(replay::Args),
     Diff(diff::Args),
@@ -100,6 +104,8 @@ fn run(mut command: Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Exits(args) => exits::run(*args),
         Command::Numerics(args) => numerics::run(*args),
         Command::Order(args) => order::run(*args),
+        Command::Massive(args) => massive::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Diff(args) => diff::run(args),
@@ -141,6 +147,8 @@ fn resolve(command: &mut Command, matches: &ArgMatches) -> miette::Result<()> {
         Command::Order(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Numerics(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Exits(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Massive(args) => Resolver::new(&load()?, matches).model(&mut args.model),
+        Command::Sweep(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Eval(args) => Resolver::new(&load()?, matches).model(&mut args.model),
         Command::Memory(args) => Resolver::new(&load()?, matches).model_name(&mut args.model),
         Command::Bench(args) => {

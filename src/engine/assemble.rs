@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use super::core::{Core, Pass};
 use super::error::Result;
 use super::frame::*;
+use super::holdings::{kv_bytes, memory, reads};
 use super::lane::Lane;
 use super::outcome::{self, Outcome};
 use super::read::PromptRead;
 use crate::backend::{CacheId, PositionMeans};
 use crate::meter::watch::CardMeter;
-use crate::policy::reader::{HeadReads, Readers};
 use crate::probe::distribution::{Distribution, top_k};
 use crate::probe::exit::Foresight;
 use crate::probe::finding;
@@ -196,56 +196,6 @@ pub fn grown(old: &Kept, positions: usize) -> Kept {
     kept
 }
 
-fn kv_bytes(core: &Core, lane: &Lane) -> KvBytes {
-    let layers = core.config().layers.len();
-    let kv_heads = core.config().kv_heads;
-    let bytes = |lane: &Lane| -> Vec<u64> { (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l)).collect() };
-    let slots = |l| (0..kv_heads).map(|g| core.backend.positions(lane.cache, l, g).len() as u32).sum();
-    let per_layer = bytes(lane);
-    KvBytes {
-        held: per_layer.iter().sum(),
-        full: bytes(&core.lanes[0]).iter().sum(),
-        per_layer,
-        slots_per_layer: (0..layers).map(slots).collect(),
-    }
-}
-
-/// What the newest step read of `lane`'s cache, as far as it has come.
-fn reads(core: &Core, lane: &Lane) -> Option<Arc<Reads>> {
-    let readers = core.backend.readers(lane.cache)?;
-    let (layers, kv_heads, heads) = (core.config().layers.len(), core.config().kv_heads, core.config().heads);
-    let mut reads = Reads { layers, kv_heads, heads, metadata_held: readers.metadata(), ..Reads::default() };
-    for layer in 0..layers {
-        let log = || readers.0.iter().map(|head| &head.log[layer]);
-        let bytes = |of: fn(&HeadReads) -> u32| log().map(|read| of(read) as u64 * read.entry).sum::<u64>();
-        reads.entries.extend(log().map(|read| read.entries));
-        reads.seen.extend(log().map(|read| read.held));
-        reads.bytes.push(bytes(|read| read.entries));
-        reads.bytes_seen.push(bytes(|read| read.held));
-        reads.metadata.push(log().map(|read| read.metadata).sum());
-        let group = heads / kv_heads;
-        reads
-            .covered
-            .extend(log().flat_map(|read| (0..group).map(|m| read.covered.get(m).copied().unwrap_or(f32::NAN))));
-    }
-    Some(Arc::new(reads))
-}
-
-fn memory(core: &Core) -> Memory {
-    let layers = core.config().layers.len();
-    let kv: u64 = core.lanes.iter().flat_map(|lane| (0..layers).map(|l| core.backend.cache_bytes(lane.cache, l))).sum();
-    let chosen_by: u64 =
-        core.lanes.iter().filter_map(|lane| core.backend.readers(lane.cache)).map(Readers::metadata).sum();
-    Memory {
-        weights: core.backend.weight_bytes(),
-        kv: kv + chosen_by,
-        queries: core.backend.query_bytes(),
-        queries_budget: core.queries_budget,
-        activations: core.backend.activation_bytes(),
-        history: core.keyframes.iter().map(|k| k.bytes()).sum(),
-    }
-}
-
 /// Residual points that the logit lens looks from: the embedding, and after each layer.
 fn lens_points(core: &Core) -> Vec<usize> {
     (0..=core.decoder.sublayers()).step_by(2).collect()
@@ -307,6 +257,7 @@ fn bare(core: &Core, i: usize, fed: Arc<[u32]>, pos: u32) -> LaneFrame {
         lens: Vec::new(),
         survival: core.survival(i),
         covered: None,
+        effect: lane.effect,
         recall: core.recall(i),
     }
 }
@@ -356,7 +307,8 @@ pub fn prompt_frame(
     let means = position_means(core, n)?;
     let mut lanes = Vec::new();
     for ((i, means), outcome) in means.into_iter().enumerate().zip(outcome::all(core)) {
-        let mut frame = bare(core, i, core.prompt.clone(), 0);
+        let first = core.lanes[i].first;
+        let mut frame = bare(core, i, core.prompt[first as usize..].into(), first);
         // Most lanes read the prompt as one: what was measured while reading is the same for them.
         let measured = own.get(i).and_then(Option::as_ref).unwrap_or(&all);
         frame.residual = measured.residual.clone();
@@ -417,6 +369,8 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     }
     let means = position_means(core, core.prompt.len())?.swap_remove(i);
     let lane = &core.lanes[i];
+    (frame.fed, frame.pos) = (core.prompt[lane.first as usize..].into(), lane.first);
+    frame.effect = lane.effect;
     (frame.spec, frame.kept) = (lane.spec.clone(), lane.kept.clone());
     (frame.received, frame.row) = (means.received, means.row);
     frame.on_host = core.backend.attends_on_host(lane.cache);
@@ -424,7 +378,10 @@ pub fn renew_first(core: &mut Core, i: usize, read: Option<PromptRead>) -> Resul
     frame.kv = kv_bytes(core, lane);
     Outcome::of(core, i).put(&mut core.lanes[i], &mut frame);
     first.lanes.truncate(core.lanes.len());
-    first.lanes[i] = frame;
+    match first.lanes.get_mut(i) {
+        Some(old) => *old = frame,
+        None => first.lanes.push(frame),
+    }
     // The lane may have become an oracle, or ceased to be one.
     (0..first.lanes.len()).for_each(|lane| first.lanes[lane].recall = core.recall(lane));
     first.memory = memory(core);

@@ -351,7 +351,8 @@ impl Core {
         let untimed = self.alternating.contains(&step) && (self.alternating.end - step).is_multiple_of(2);
         let probes = Probes { timings: self.probes.timings && !untimed, ..self.probes };
         self.backend.begin(&rows, probes, Some(self.lanes[0].cache))?;
-        self.decoder.embed(&mut *self.backend);
+        let altered = self.altered_rows(position);
+        self.decoder.embed_altered(&mut *self.backend, &altered);
         self.pass = Some(Pass { next_sublayer: 0, started, spent_ns: 0, fed, nll, draws: self.draws() });
         Ok(())
     }
@@ -369,8 +370,9 @@ impl Core {
         }
         let (from, to) = (pass.next_sublayer, total.min(pass.next_sublayer.saturating_add(sublayers)));
         pass.next_sublayer = to;
+        let altered = self.altered_rows(self.prompt.len() as u32 + self.step);
         for index in from..to {
-            self.decoder.sublayer(&mut *self.backend, index);
+            self.decoder.sublayer_altered(&mut *self.backend, index, &altered);
             if index % 2 == 0 {
                 self.note_inputs(index / 2)?;
             }
@@ -454,6 +456,9 @@ impl Lane {
             shift: 0,
             history: History::default(),
             shared: None,
+            alterations: None,
+            first: 0,
+            effect: None,
             verdicts: Vec::new(),
             born,
             outlook,

@@ -157,7 +157,7 @@ impl Core {
         let (mut sum, mut read) = (Depth::default(), 0);
         let facts = std::mem::take(&mut self.facts);
         let outcome = prompt[..span.end].chunks(self.max_rows).try_for_each(|chunk| {
-            self.read_rows(chunk, read, cache, &mut |_, _| Pause::Continue)?;
+            self.read_rows(chunk, read, cache, None, &mut |_, _| Pause::Continue)?;
             let points = Points::new(self, chunk.len());
             for row in (0..chunk.len()).filter(|row| span.contains(&(read + row))) {
                 sum.add(points.depth(row, targets));

@@ -26,6 +26,9 @@ pub enum EngineError {
     #[error("lane {lane} was forked after the prompt, so it cannot start again with another policy")]
     #[diagnostic(help("change the lane that it was forked from, or start with another --lane"))]
     ForkedLane { lane: u32 },
+    #[error("there is no room for one more than {lanes} lanes")]
+    #[diagnostic(help("give another policy to one that is there"))]
+    TooManyLanes { lanes: usize },
     #[error("there is no step {step} to go to; the run is at step {now}")]
     #[diagnostic(help("choose a step between 0 and {now}"))]
     NoStep { step: u32, now: u32 },
@@ -43,6 +46,9 @@ pub enum EngineError {
         "layers are counted from 0 and take from earlier ones; `attnscope analyze` says which are alike"
     ))]
     Wiring { spec: String, why: String },
+    #[error("intervention {spec} cannot be done here: {why}")]
+    #[diagnostic(help("choose another prompt or place; `attnscope policies` lists the keys"))]
+    Intervention { spec: String, why: String },
     #[error("there is no span {name:?} in the prompt: {why}")]
     #[diagnostic(help(
         "--span NAME=FROM..TO in token positions, NAME=TEXT or NAME=TEXT..TEXT, as the prompt spells it"

@@ -79,7 +79,7 @@ impl Core {
     /// and the first step.
     pub fn prompt_decisions(&mut self, lane: usize) -> Result<Vec<Option<Decision>>> {
         let (policy, cache) = (self.lanes[lane].policy.clone(), self.lanes[0].cache);
-        if !policy.evicts() || policy.sharing().is_some() {
+        if !policy.evicts() || policy.sharing().is_some() || policy.intervenes() {
             return Ok(vec![None; self.config().layers.len()]);
         }
         self.decide(&policy, 0, cache, 0)

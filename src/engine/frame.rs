@@ -89,6 +89,8 @@ pub struct LaneFrame {
     /// layers that may evict; `None` for the prompt, while attention is not probed, and where a lane evicts nothing.
     /// Positions count, whatever the two lanes were fed there.
     pub covered: Option<f32>,
+    /// What the lane's interventions made of the prompt; `None` without any.
+    pub effect: Option<Effect>,
     /// Against the oracle lane whose size is nearest; `None` where none runs, and of oracles themselves.
     pub recall: Option<Recall>,
 }
@@ -105,6 +107,24 @@ impl LaneFrame {
     pub fn title(&self) -> String {
         if self.on_host { format!("{} (attention on the CPU)", self.spec) } else { self.spec.to_string() }
     }
+}
+
+/// What interventions make of a prompt, beside lane 0 without them: means over its last `tokens` tokens, each predicted from
+/// those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    pub tokens: u32,
+    /// −ln p of them, nats; and in lane 0.
+    pub nll: f32,
+    pub nll_full: f32,
+    /// KL(lane 0 ‖ lane), nats.
+    pub kl: f32,
+    /// Share of them before which the two prefer different tokens.
+    pub flips: f32,
+    /// Share of heads with more than 0.3 of their attention on the first token that was read, mean over the queries; and
+    /// in lane 0.
+    pub sink_rate: f32,
+    pub sink_rate_full: f32,
 }
 
 /// Share of an oracle lane's entries of the prompt that a lane holds, too, mean over those heads in which both have

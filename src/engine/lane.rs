@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::error::{EngineError, Result};
-use super::frame::Kept;
+use super::frame::{Effect, Kept};
 use super::history::History;
 use super::outlook::Outlook;
 use super::sampler::Sampler;
 use super::verdict::Verdicts;
 use crate::backend::CacheId;
+use crate::model::alteration::Alterations;
 use crate::model::config::Config;
 use crate::policy::Policy;
 use crate::policy::part::Sizes;
@@ -38,6 +39,12 @@ pub struct Lane {
     pub(super) history: History,
     /// How its layers share, where they do.
     pub shared: Option<Arc<Shared>>,
+    /// What its interventions change about every pass.
+    pub(super) alterations: Option<Arc<Alterations>>,
+    /// The first token that it has read: not 0 where an intervention left that out.
+    pub(super) first: u32,
+    /// What its interventions made of the prompt.
+    pub(super) effect: Option<Effect>,
     /// The newest decision about each layer.
     pub(super) verdicts: Verdicts,
     /// The step after which the lane came to be (0, or where it was forked).
@@ -46,7 +53,7 @@ pub struct Lane {
     pub outlook: Arc<Outlook>,
 }
 
-fn sizes(config: &Config) -> Sizes {
+pub fn sizes(config: &Config) -> Sizes {
     Sizes {
         layers: config.layers.len(),
         heads: config.heads,

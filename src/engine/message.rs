@@ -53,6 +53,10 @@ pub enum Command {
         lane: u32,
         spec: String,
     },
+    /// A lane more, with this policy from the prompt on: fed lane 0's tokens up to the present step, then its own.
+    Open {
+        spec: String,
+    },
     /// Start again with another prompt; lanes and settings stay.
     Prompt(String),
     SetProbes(Probes),

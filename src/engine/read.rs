@@ -8,7 +8,7 @@ use super::assemble::{self, PromptStats};
 use super::core::{Core, Pause};
 use super::error::Result;
 use super::facts::{Facts, Needs};
-use super::frame::{Frame, LensLayer, Reads};
+use super::frame::{Effect, Frame, LensLayer, Reads};
 use super::history::History;
 use super::lane::{Lane, LaneSpec};
 use super::outlook::Outlook;
@@ -16,7 +16,9 @@ use super::reading::{Covered, MOST_GAMMA};
 use super::travel::Keyframe;
 use super::verdict::{self, Verdicts};
 use crate::backend::{CacheId, Row};
+use crate::model::alteration::{Alterations, Altered};
 use crate::policy::Policy;
+use crate::policy::intervene::Plan;
 use crate::policy::sharing::Shared;
 
 /// What reading the prompt left behind, beside the cache.
@@ -34,8 +36,19 @@ struct Own {
     outlook: Arc<Outlook>,
     history: History,
     shared: Option<Arc<Shared>>,
+    alterations: Option<Arc<Alterations>>,
+    first: u32,
+    effect: Option<Effect>,
     verdicts: Verdicts,
     read: PromptRead,
+}
+
+/// How a lane reads the prompt on its own.
+struct Reading {
+    /// Tokens at a time.
+    block: usize,
+    shared: Option<Arc<Shared>>,
+    plan: Option<Arc<Plan>>,
 }
 
 /// What a policy asks to be gathered while a prompt is read.
@@ -77,7 +90,7 @@ impl Core {
         self.backend.watch(&self.facts.needs.watches);
         let mut read = 0;
         for chunk in ids.chunks(self.max_rows) {
-            if let Pause::Stop = self.read_rows(chunk, read, cache, between)? {
+            if let Pause::Stop = self.read_rows(chunk, read, cache, None, between)? {
                 return Ok(None);
             }
             self.prompt_hidden.extend(self.decoder.normed(&*self.backend));
@@ -96,25 +109,29 @@ impl Core {
         Ok(Some(frame))
     }
 
-    /// Reads the prompt's tokens `chunk` behind the `read` before them; logits of the last one where it ends the prompt.
+    /// Reads the prompt's tokens `chunk` behind the `read` before them, altered where `by` says so; logits of the last one
+    /// where it ends the prompt.
     pub(super) fn read_rows(
         &mut self,
         chunk: &[u32],
         read: usize,
         cache: CacheId,
+        by: Option<&Arc<Alterations>>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Pause> {
         let row = |(position, &token): (u32, &u32)| Row { token, position, turned: position, cache };
         let rows: Vec<Row> = (read as u32..).zip(chunk).map(row).collect();
         self.backend.begin(&rows, self.probes, Some(cache))?;
-        self.decoder.embed(&mut *self.backend);
+        let altered = |by: &Arc<Alterations>| Altered { rows: 0..chunk.len(), first: read as u32, by: by.clone() };
+        let altered: Vec<Altered> = by.map(altered).into_iter().collect();
+        self.decoder.embed_altered(&mut *self.backend, &altered);
         for index in 0..self.decoder.sublayers() {
             if index % 2 == 0 && self.facts.needs.between() {
                 self.facts.before(&self.decoder, &mut *self.backend)?;
-                self.decoder.sublayer(&mut *self.backend, index);
+                self.decoder.sublayer_altered(&mut *self.backend, index, &altered);
                 self.facts.after(&self.decoder, &mut *self.backend, index / 2, read + chunk.len())?;
             } else {
-                self.decoder.sublayer(&mut *self.backend, index);
+                self.decoder.sublayer_altered(&mut *self.backend, index, &altered);
             }
             if index % 2 == 1 {
                 self.backend.run()?;
@@ -173,14 +190,16 @@ impl Core {
         outlook: Arc<Outlook>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<(Lane, Option<PromptRead>)>> {
-        let whole = spec.policy.sharing().map(|_| self.max_rows);
+        let alone = spec.policy.sharing().is_some() || spec.policy.intervenes();
+        let whole = alone.then_some(self.max_rows);
         let Some(block) = spec.policy.block().or_else(|| self.sparse_block(&spec.policy)).or(whole) else {
             return Ok(Some((self.open_on(spec, cache, outlook)?, None)));
         };
         let Some(own) = self.read_in_blocks(&spec.policy, block, between)? else { return Ok(None) };
-        let Own { cache, outlook, history, shared, verdicts, read } = own;
+        let Own { cache, outlook, history, shared, alterations, first, effect, verdicts, read } = own;
         let shift = self.shift(&spec.policy, cache);
-        let lane = Lane { shift, shared, verdicts, history, ..Lane::new(spec, cache, 0, outlook) };
+        let lane =
+            Lane { shift, shared, alterations, first, effect, verdicts, history, ..Lane::new(spec, cache, 0, outlook) };
         Ok(Some((lane, Some(read))))
     }
 
@@ -220,7 +239,7 @@ impl Core {
         self.backend.watch(&self.facts.needs.watches);
         let (prompt, mut read) = (self.prompt.clone(), 0);
         let outcome = prompt.chunks(self.max_rows).try_for_each(|chunk| {
-            self.read_rows(chunk, read, cache, &mut |_, _| Pause::Continue)?;
+            self.read_rows(chunk, read, cache, None, &mut |_, _| Pause::Continue)?;
             read += chunk.len();
             Ok(())
         });
@@ -245,12 +264,14 @@ impl Core {
                 shared => shared.map(Arc::new),
             },
         };
+        let plan = self.plan(policy)?;
         let cache = self.backend.cache();
         shared.iter().try_for_each(|shared| self.backend.wire(cache, &shared.wiring))?;
-        self.backend.shelve_queries(0);
+        self.backend.shelve_queries(plan.as_ref().is_some_and(|plan| plan.drops_first) as u32);
         let facts = Facts::new(self.config().layers.len(), needs(policy));
         let of_lane_0 = std::mem::replace(&mut self.facts, facts);
-        let own = self.read_cutting(policy, block, cache, shared, between);
+        let how = Reading { block, shared, plan };
+        let own = self.read_cutting(policy, how, cache, between);
         self.facts = of_lane_0;
         self.backend.restore_queries();
         if !matches!(own, Ok(Some(_))) {
@@ -262,20 +283,33 @@ impl Core {
     fn read_cutting(
         &mut self,
         policy: &Policy,
-        block: usize,
+        how: Reading,
         cache: CacheId,
-        shared: Option<Arc<Shared>>,
         between: &mut dyn FnMut(&mut Core, usize) -> Pause,
     ) -> Result<Option<Own>> {
+        let Reading { block, shared, plan } = how;
         let prompt = self.prompt.clone();
-        let (mut stats, mut read) = (PromptStats::default(), 0);
+        let first = plan.as_ref().is_some_and(|plan| plan.drops_first) as usize;
+        let alterations = plan.as_ref().map(|plan| Arc::new(plan.alterations.clone()));
+        let (mut stats, mut read) = (PromptStats::default(), first);
+        let mut hidden = Vec::new();
         let mut verdicts = Verdicts::new();
         self.backend.set_sparse(cache, policy.sparse().map(|sparse| (sparse, prompt.len())))?;
         let mut covered = Covered::default();
         let (mut outlook, mut lens) = (Arc::new(Outlook::whole(&[])), Vec::new());
-        for block in prompt.chunks(block.min(self.max_rows.max(MOST_GAMMA))) {
-            if let Pause::Stop = self.read_rows(block, read, cache, between)? {
+        // What becomes of the first token's entries has to happen before others read them.
+        let edited = plan.as_ref().filter(|plan| !plan.sink.is_empty());
+        let (alone, rest) = prompt[first..].split_at(edited.is_some() as usize);
+        let blocks = rest.chunks(block.min(self.max_rows.max(MOST_GAMMA)));
+        for block in std::iter::once(alone).filter(|alone| !alone.is_empty()).chain(blocks) {
+            if let Pause::Stop = self.read_rows(block, read, cache, alterations.as_ref(), between)? {
                 return Ok(None);
+            }
+            if plan.is_some() {
+                hidden.extend(self.decoder.normed(&*self.backend));
+            }
+            if let Some(plan) = edited.filter(|_| read == first) {
+                self.edit_sink(plan, cache)?;
             }
             stats.add(self, block.len());
             covered.add(&self.backend.covered(), block.len());
@@ -291,6 +325,10 @@ impl Core {
                 verdict::note(&mut verdicts, decisions, held, 0);
             }
         }
+        let effect = match plan.is_some() && prompt.len() > first + 1 {
+            true => Some(self.effect(cache, first as u32, &hidden)?),
+            false => None,
+        };
         let counts_on = policy.acts_in_decode();
         let mut history = if counts_on { self.prompt_history(policy, cache)? } else { History::default() };
         history.inputs = self.recent_inputs(policy);
@@ -300,7 +338,18 @@ impl Core {
         self.store(policy, cache, 0)?;
         self.start_reading(policy, cache)?;
         let reads = policy.sparse().map(|sparse| Arc::new(self.sparse_reads(sparse, cache, &covered)));
-        Ok(Some(Own { cache, outlook, history, shared, verdicts, read: PromptRead { stats, lens, reads } }))
+        let first = first as u32;
+        Ok(Some(Own {
+            cache,
+            outlook,
+            history,
+            shared,
+            alterations,
+            first,
+            effect,
+            verdicts,
+            read: PromptRead { stats, lens, reads },
+        }))
     }
 
     /// The prompt's rows that a policy goes on counting while the text grows.

@@ -272,6 +272,19 @@ impl Runner {
                 }
                 self.tell(Event::State(State::Paused { why: None }));
             }
+            Command::Open { spec } => {
+                self.mode = Mode::Paused;
+                self.tell(Event::State(State::Running));
+                match Policy::parse(&spec) {
+                    Err(error) => self.tell(Event::Notice(error.to_string())),
+                    Ok(policy) => match core.open_beside(policy, |frame| self.tell(Event::Frame(Arc::new(frame)))) {
+                        Ok(lane) => self.tell(Event::Forked { lane, from: 0 }),
+                        Err(error) if Core::is_interrupted(&error) => self.failed(error.to_string()),
+                        Err(error) => self.tell(Event::Notice(error.to_string())),
+                    },
+                }
+                self.tell(Event::State(State::Paused { why: None }));
+            }
             Command::Force { lane, token } => {
                 if let Err(error) = core.force(lane, token) {
                     self.failed(error.to_string());

@@ -162,13 +162,14 @@ impl Core {
         let spec = LaneSpec { policy: from.policy.clone(), sampler: from.sampler.clone() };
         let (fed, next, kept, outlook) = (from.fed.clone(), from.next, from.kept.clone(), from.outlook.clone());
         let (shift, history, verdicts) = (from.shift, from.history.clone(), from.verdicts.clone());
-        let shared = from.shared.clone();
+        let (shared, alterations) = (from.shared.clone(), from.alterations.clone());
+        let (first, effect) = (from.first, from.effect);
         let cache = from.cache;
         let own = self.backend.fork(cache, &|_, _| None)?;
         let readers = self.backend.readers(cache).cloned();
         self.backend.set_readers(own, readers)?;
         let lane = Lane::new(&spec, own, self.step, outlook);
-        self.lanes.push(Lane { fed, next, kept, shift, history, shared, verdicts, ..lane });
+        self.lanes.push(Lane { fed, next, kept, shift, history, shared, alterations, first, effect, verdicts, ..lane });
         self.specs.push(spec);
         // The new lane has no place in older keyframes.
         self.keyframes.retain(|k| k.step < step);

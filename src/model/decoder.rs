@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::draw::Draw;
 use crate::backend::{Attention, Backend, Buf, GateUp, LowRank, Matrix, Result, Vector};
+use crate::model::alteration::Altered;
 use crate::model::config::Config;
 use crate::model::residual::{Carrier, Plan, Residual};
 use crate::model::soft::{LayerChange, Place};
@@ -58,6 +59,8 @@ pub struct Decoder {
     y: Buf,
     /// Between what a sublayer writes and what the next one reads, where that is no sum.
     carrier: Option<Carrier>,
+    /// The residual stream before a sublayer, of rows where an intervention takes back a part of it [R, d].
+    aside: Buf,
 }
 
 impl Decoder {
@@ -94,6 +97,7 @@ impl Decoder {
             ff: backend.buffer(config.ff),
             y: backend.buffer(config.hidden),
             carrier: Carrier::load(residual, config.hidden, backend)?,
+            aside: backend.buffer(config.hidden),
             config: config.clone(),
         })
     }
@@ -136,43 +140,66 @@ impl Decoder {
         self.carrier.as_ref().map_or(self.h, Carrier::embedding)
     }
 
+    /// Where the output of a sublayer goes, and whether it replaces what is there.
+    fn out(&self, sublayer: usize) -> (Buf, bool) {
+        self.carrier.as_ref().map_or((self.h, false), |carrier| carrier.out(sublayer))
+    }
+
     /// What target `target` reads becomes h.
-    fn enter(&self, b: &mut dyn Backend, target: usize) {
+    fn enter(&self, b: &mut dyn Backend, target: usize, altered: &[Altered]) {
         self.carrier.iter().for_each(|carrier| carrier.enter(b, target, self.h));
+        altered.iter().for_each(|rows| rows.point(b, self.h, target));
         b.residual_point(self.h, target);
     }
 
     /// h = embedding · scale
     pub fn embed(&self, b: &mut dyn Backend) {
+        self.embed_altered(b, &[]);
+    }
+
+    /// The same where rows are altered.
+    pub fn embed_altered(&self, b: &mut dyn Backend, altered: &[Altered]) {
         b.embed(self.config.embed_scale, self.start());
-        self.enter(b, 0);
+        self.enter(b, 0, altered);
     }
 
     /// h = rows that are no tokens [R, d]
     pub fn fill(&self, b: &mut dyn Backend, rows: &[f32]) {
         b.fill(rows, self.start());
-        self.enter(b, 0);
+        self.enter(b, 0, &[]);
     }
 
     /// Sublayer `2l` is the attention of layer l, `2l + 1` its MLP.
     pub fn sublayer(&self, b: &mut dyn Backend, index: usize) {
-        self.sublayer_changed(b, index, &LayerChange::default());
+        self.sublayer_altered(b, index, &[]);
+    }
+
+    /// The same where rows are altered.
+    pub fn sublayer_altered(&self, b: &mut dyn Backend, index: usize, altered: &[Altered]) {
+        self.run_sublayer(b, index, &LayerChange::default(), altered);
     }
 
     /// The same with the layer's weights changed, for all rows of the pass.
     pub fn sublayer_changed(&self, b: &mut dyn Backend, index: usize, change: &LayerChange) {
+        self.run_sublayer(b, index, change, &[]);
+    }
+
+    fn run_sublayer(&self, b: &mut dyn Backend, index: usize, change: &LayerChange, altered: &[Altered]) {
         let layer = &self.layers[index / 2];
         b.in_layer(Some(index / 2));
+        let (out, fresh) = self.out(index);
+        altered.iter().for_each(|rows| rows.before(b, out, fresh, index, self.aside));
         if index.is_multiple_of(2) {
-            self.attend(b, layer, change)
+            self.attend(b, layer, change, altered)
         } else {
             self.mlp(b, layer, change)
         }
-        self.enter(b, index + 1);
+        altered.iter().for_each(|rows| rows.after(b, out, index, self.aside));
+        self.enter(b, index + 1, altered);
         b.in_layer(None);
     }
 
-    fn attend(&self, b: &mut dyn Backend, w: &Layer, change: &LayerChange) {
+    fn attend(&self, b: &mut dyn Backend, w: &Layer, change: &LayerChange, altered: &[Altered]) {
         b.rms_norm(self.h, w.attn_norm, self.config.norm_eps, self.n);
         b.matmul("q·k·v", w.qkv, self.n, w.qkv_bias, self.qkv);
         let (queries, keys) = (self.config.heads * self.config.head_dim, self.config.kv_heads * self.config.head_dim);
@@ -180,6 +207,8 @@ impl Decoder {
             change.at(place).iter().for_each(|change| b.low_rank(change, self.n, first, self.qkv));
         }
         b.attend(&w.attention, self.qkv, self.attn);
+        let (layer, dim) = (w.attention.layer, self.config.head_dim);
+        altered.iter().for_each(|rows| rows.heads(b, self.attn, layer, dim));
         let out = Product { name: "attention out", w: w.o, x: self.attn, bias: w.o_bias };
         self.add(b, 2 * w.attention.layer, out, change.at(Place::O), w.post_attn_norm);
     }
@@ -202,7 +231,7 @@ impl Decoder {
         norm: Option<Vector>,
     ) {
         let Product { name, w, x, bias } = product;
-        let (out, fresh) = self.carrier.as_ref().map_or((self.h, false), |carrier| carrier.out(sublayer));
+        let (out, fresh) = self.out(sublayer);
         match (norm, fresh) {
             (None, false) => b.matmul_add(name, w, x, bias, out),
             (None, true) => b.matmul(name, w, x, bias, out),

@@ -1,5 +1,6 @@
 //! Models: where they come from, what their files say, and the decoder that runs them.
 
+pub mod alteration;
 pub mod catalog;
 pub mod chat;
 pub mod config;

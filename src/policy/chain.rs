@@ -9,6 +9,7 @@ use super::delta::Sparse;
 use super::descriptor::Family;
 use super::error::{Problem, SpecError};
 use super::evictor::{Evictor, Wrapper};
+use super::intervene::{Intervention, Plan, Survey};
 use super::part::{LaneView, Moment, Part, Rewritten, Schedule, Scores, Sizes, Storage};
 use super::reader::{Reader, Readers, Setting};
 use super::select::ties;
@@ -28,6 +29,8 @@ pub struct Policy {
     reader: Option<(Arc<dyn Reader>, Option<Amount>)>,
     /// Reads the prompt on its own.
     sparse: Option<Sparse>,
+    /// Acting together.
+    interventions: Vec<Arc<dyn Intervention>>,
 }
 
 /// What one layer keeps, and why.
@@ -54,6 +57,7 @@ impl Policy {
         let whole = spec.to_string();
         let (mut evictors, mut reader, mut sparse) = (Vec::new(), None, None);
         let mut wrappers: Vec<Wrapper> = Vec::new();
+        let mut interventions: Vec<Arc<dyn Intervention>> = Vec::new();
         let mut sharing: Option<(Arc<dyn Sharing>, &'static str)> = None;
         let mut storage: Option<(&'static str, usize, Arc<dyn Storage>)> = None;
         let (mut at, parts) = (0, spec.parts());
@@ -81,6 +85,7 @@ impl Policy {
                     let help = format!("`attnscope policies` lists the keys of `{name}`");
                     return refuse(Problem::Missing { policy: name, what }, help);
                 }
+                Part::Intervention(intervention) => interventions.push(intervention),
                 Part::Sharing(wires) => {
                     if let Some((_, first)) = sharing.replace((wires, name)) {
                         let help = "one part wires the layers; run the other as a lane of its own".into();
@@ -132,8 +137,14 @@ impl Policy {
             let help = "evictors may stand beside it; run what stores or reads otherwise as a lane of its own".into();
             return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone(name), help));
         }
+        if let Some((_, name)) = &sharing
+            && !interventions.is_empty()
+        {
+            let help = "run the intervention as a lane of its own".into();
+            return Err(SpecError::new(&whole, (0, whole.len()), Problem::Alone(name), help));
+        }
         let (storage, sharing) = (storage.map(|(_, _, storage)| storage), sharing.map(|(sharing, _)| sharing));
-        Ok(Self { spec, evictors, sharing, storage, reader, sparse })
+        Ok(Self { spec, evictors, sharing, storage, reader, sparse, interventions })
     }
 
     /// In normal form.
@@ -195,6 +206,18 @@ impl Policy {
         self.sharing.as_deref()
     }
 
+    /// What the model computes is changed: the lane reads the prompt on its own.
+    pub fn intervenes(&self) -> bool {
+        !self.interventions.is_empty()
+    }
+
+    /// What all interventions do to the prompt of `survey`; `None` without any.
+    pub fn plan(&self, survey: &mut dyn Survey) -> Result<Option<Plan>, String> {
+        let mut plan = Plan::default();
+        self.interventions.iter().try_for_each(|intervention| intervention.plan(survey, &mut plan))?;
+        Ok(self.intervenes().then_some(plan))
+    }
+
     /// Tokens of the prompt after which the lane is cut while it reads.
     pub fn block(&self) -> Option<usize> {
         self.evictors.iter().filter_map(|e| e.schedule().block()).min()
@@ -222,6 +245,7 @@ impl Policy {
 
     /// Fails with the reason where a part's own data were made for another model.
     pub fn fits(&self, model: Sizes) -> Result<(), String> {
+        self.interventions.iter().try_for_each(|i| i.fits(model))?;
         self.evictors.iter().try_for_each(|e| e.fits(model))
     }
 

@@ -220,6 +220,7 @@ fn every_wrapper_is_among_the_chains() {
                 | Part::Reader(_)
                 | Part::Prefill(_)
                 | Part::Sharing(_)
+                | Part::Intervention(_)
                 | Part::Missing(_)
         );
         let named = |(chain, ..): &(&str, Meets, bool)| chain.split(['+', ':']).any(|part| part == policy.name);

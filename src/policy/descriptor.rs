@@ -46,6 +46,8 @@ pub enum Family {
     Reader,
     /// Layers use each other's caches or maps.
     Sharing,
+    /// Changes what the model computes.
+    Intervention,
 }
 
 impl Family {
@@ -59,6 +61,7 @@ impl Family {
             Self::Channels => 'C',
             Self::Reader => 'A',
             Self::Sharing => 'X',
+            Self::Intervention => 'I',
         }
     }
 
@@ -72,6 +75,7 @@ impl Family {
             Self::Channels => "channels",
             Self::Reader => "reader",
             Self::Sharing => "sharing",
+            Self::Intervention => "intervention",
         }
     }
 }
@@ -93,7 +97,7 @@ impl Descriptor {
             Part::Storage(_) => Schedule::AfterPrefill.words(),
             Part::Reader(_) => "reads, every step",
             Part::Prefill(_) => "while the prompt is read",
-            Part::Sharing(_) => "from the prompt on",
+            Part::Sharing(_) | Part::Intervention(_) => "from the prompt on",
             Part::Allocator(_) | Part::Refiner(_) | Part::Chooser(_) | Part::Rewriter(_) | Part::Around(_) => {
                 "with what it wraps"
             }

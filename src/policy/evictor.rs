@@ -122,6 +122,7 @@ impl Evictor {
                 | Part::Reader(_)
                 | Part::Prefill(_)
                 | Part::Sharing(_)
+                | Part::Intervention(_)
                 | Part::Missing(_) => {}
             }
         }

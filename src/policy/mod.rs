@@ -9,6 +9,7 @@ pub mod chain;
 pub mod delta;
 pub mod descriptor;
 pub mod error;
+pub mod intervene;
 pub mod key;
 pub mod part;
 pub mod reader;

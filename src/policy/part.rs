@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::amount::Amount;
 use super::delta::Sparse;
+use super::intervene::Intervention;
 use super::reader::Reader;
 use super::sharing::Sharing;
 pub use super::storage::Storage;
@@ -337,6 +338,8 @@ pub enum Part {
     Around(Arc<Around>),
     /// Wires layers to each other; scorers act on what is left.
     Sharing(Arc<dyn Sharing>),
+    /// Changes what the model computes.
+    Intervention(Arc<dyn Intervention>),
     /// What the part cannot do without and did not get, as the user should read it.
     Missing(String),
 }
@@ -372,6 +375,10 @@ impl Part {
 
     pub fn sharing(sharing: impl Sharing + 'static) -> Self {
         Self::Sharing(Arc::new(sharing))
+    }
+
+    pub fn intervention(intervention: impl Intervention + 'static) -> Self {
+        Self::Intervention(Arc::new(intervention))
     }
 
     pub fn around<S: Scorer + 'static>(wrap: impl Fn(Arc<dyn Scorer>) -> S + Send + Sync + 'static) -> Self {

@@ -61,9 +61,12 @@ mod tests {
         for policy in POLICIES.iter() {
             // a wrapper has nothing to act on alone, and nobody has a file by default
             let (whole, refused) = match (policy.build)(&PartSpec::defaults(policy)) {
-                Part::Full | Part::Scorer(_) | Part::Storage(_) | Part::Reader(_) | Part::Prefill(_) => {
-                    (policy.name.to_owned(), false)
-                }
+                Part::Full
+                | Part::Scorer(_)
+                | Part::Storage(_)
+                | Part::Reader(_)
+                | Part::Prefill(_)
+                | Part::Intervention(_) => (policy.name.to_owned(), false),
                 Part::Missing(_) => (policy.name.to_owned(), true),
                 _ => (format!("{}+knorm@50%", policy.name), false),
             };
@@ -71,7 +74,9 @@ mod tests {
                 Ok(built) => {
                     let stores = matches!(policy.family, Family::Quantizer | Family::Channels);
                     let reads = policy.family == Family::Reader;
-                    assert_eq!(built.evicts(), policy.family != Family::Reference && !stores && !reads);
+                    let alone = matches!(policy.family, Family::Reference | Family::Intervention);
+                    assert_eq!(built.evicts(), !(alone || stores || reads) || built.sharing().is_some());
+                    assert_eq!(built.intervenes(), policy.family == Family::Intervention && built.sharing().is_none());
                     assert_eq!(built.storage().is_some(), stores);
                     assert_eq!(built.reads_a_part() || built.sparse().is_some(), reads);
                 }

@@ -1,16 +1,11 @@
 //! Facts noticed by the program: massive activations, attention sinks, overflow, divergence.
 //!
-//! Definitions: massive activation |x| > 100 and ≥ 1000 × the layer's median |H| (Sun et al. 2402.17762); sink
-//! α_k = mean attention on k over the queries that see it > ε = 0.3 (Gu et al. 2410.10781).
+//! Definitions: `massive` and `sink` beside this file.
 
 use crate::engine::frame::{Finding, FindingKind, Frame, LaneFrame, ResidualStats};
 use crate::model::config::Config;
-
-const MASSIVE: f32 = 100.0;
-const MASSIVE_RATIO: f32 = 1000.0;
-/// Half of the largest f16.
-const F16_DANGER: f32 = 0.5 * 65_504.0;
-const SINK: f32 = 0.3;
+use crate::probe::massive::{self, F16_DANGER, LEAST, Massive, RATIO};
+use crate::probe::sink::{self, EPSILON};
 
 /// What is new in `frame`. `known` remembers what was said before.
 pub fn notice(frame: &Frame, config: &Config, known: &mut Vec<Finding>) -> Vec<Finding> {
@@ -40,53 +35,62 @@ fn middle(values: &[f32]) -> f32 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// One finding per massive token: where it appears first, and how large it gets.
+/// One finding per massive token: where it appears first, and how large it gets; and one per token near the end of f16.
 fn massive(step: u32, lane: u32, frame: &LaneFrame, new: &mut Vec<Finding>) {
     let r: &ResidualStats = &frame.residual;
     // One sort per point, not per token.
     let medians: Vec<f32> = (0..r.points).map(|point| middle(&r.median[r.at(point, 0)..][..r.rows])).collect();
     for row in 0..r.rows {
-        let mut onset = None;
-        let mut peak = (0.0f32, 0usize);
+        let position = frame.pos + row as u32;
+        let (mut onset, mut peak) = (None, (0.0f32, 0usize));
+        let mut largest = (0.0f32, 0usize);
         for (point, &median) in medians.iter().enumerate().skip(1) {
             let x = r.absmax[r.at(point, row)];
-            if x > MASSIVE && x >= MASSIVE_RATIO * median && median > 0.0 {
-                onset.get_or_insert((point, x, median));
-                if x > peak.0 {
-                    peak = (x, point);
-                }
+            largest = if x > largest.0 { (x, point) } else { largest };
+            let Some(how) = massive::massive(x, median) else { continue };
+            // what passes both bounds later counts from there
+            if onset.is_none_or(|(_, _, _, first)| first == Massive::RelativeOnly && how == Massive::Yes) {
+                onset = Some((point, x, median, how));
             }
+            peak = if x > peak.0 { (x, point) } else { peak };
         }
-        let Some((point, x, median)) = onset else { continue };
-        let position = frame.pos + row as u32;
-        let channel = r.argmax[r.at(point, row)];
-        let (layer, part) = ((point - 1) / 2, if point % 2 == 1 { "attention" } else { "MLP" });
-        new.push(Finding {
-            kind: FindingKind::MassiveActivation,
-            lane,
-            step,
-            title: format!("Massive activation at position {position}: {x:.0} in channel {channel}, written by the {part} of layer {layer}"),
-            evidence: format!(
-                "|x| = {x:.1} > {MASSIVE} and {:.0} × the median {median:.3} of |H| there (median over tokens of each token's median; \
-                 the definition asks for {MASSIVE_RATIO} ×); peak {:.1} after sublayer {}",
-                x / median, peak.0, peak.1
-            ),
-            advice: "See its channel over depth in the growth view; such tokens usually become attention sinks: look at \
-                     their column in the map. Evicting them tends to break the model."
-                .into(),
-            layer: Some(layer as u32),
-            head: None,
-            position: Some(position),
-        });
-        if peak.0 > F16_DANGER {
+        if let Some((point, x, median, how)) = onset {
+            let channel = r.argmax[r.at(point, row)];
+            let (kind, bound) = match how {
+                Massive::Yes => ("Massive activation", format!("> {LEAST}")),
+                Massive::RelativeOnly => ("Massive activation (relative only)", format!("not above {LEAST}")),
+            };
+            new.push(Finding {
+                kind: FindingKind::MassiveActivation,
+                lane,
+                step,
+                title: format!("{kind} at position {position}: {x:.0} in channel {channel}, written by the {}", massive::writer(point)),
+                evidence: format!(
+                    "|x| = {x:.1}, {bound}, and {:.0} × the median {median:.3} of |H| there (median over tokens of each token's median; \
+                     the definition asks for {RATIO} ×); peak {:.1} after sublayer {}",
+                    x / median, peak.0, peak.1
+                ),
+                advice: "See its channel over depth in the growth view; such tokens usually become attention sinks: look at \
+                         their column in the map. Evicting them tends to break the model; `attnscope massive` sets them to \
+                         zero and to their mean."
+                    .into(),
+                layer: Some((point as u32 - 1) / 2),
+                head: None,
+                position: Some(position),
+            });
+        }
+        if largest.0 > F16_DANGER {
             new.push(Finding {
                 kind: FindingKind::Overflow,
                 lane,
                 step,
-                title: format!("The residual stream reaches {:.0} at position {position}: near the end of f16", peak.0),
-                evidence: format!("|x| = {:.1} after sublayer {}; f16 ends at 65504", peak.0, peak.1),
+                title: format!(
+                    "The residual stream reaches {:.0} at position {position}: near the end of f16",
+                    largest.0
+                ),
+                evidence: format!("|x| = {:.1} after sublayer {}; f16 ends at 65504", largest.0, largest.1),
                 advice: "Run this model with bf16 or f32 activations; norms must be taken in f32.".into(),
-                layer: Some(((peak.1.max(1) - 1) / 2) as u32),
+                layer: Some(((largest.1.max(1) - 1) / 2) as u32),
                 head: None,
                 position: Some(position),
             });
@@ -104,21 +108,19 @@ fn sinks(step: u32, lane: u32, frame: &LaneFrame, new: &mut Vec<Finding>) {
     for layer in 0..a.layers {
         for head in 0..a.heads {
             let at = a.at(layer, head, 0);
-            let alpha = a.first[at..at + a.rows].iter().sum::<f32>() / a.rows as f32;
-            if alpha > SINK {
-                heads.push((alpha, layer, head));
-            }
+            heads.push((sink::alpha(a.first[at..at + a.rows].iter().sum(), a.rows, 0), layer, head));
         }
     }
+    let rate = 100.0 * sink::rate(&heads.iter().map(|head| head.0).collect::<Vec<f32>>(), EPSILON);
+    heads.retain(|head| head.0 > EPSILON);
     let Some(&(alpha, layer, head)) = heads.iter().max_by(|x, y| x.0.total_cmp(&y.0)) else { return };
-    let rate = 100.0 * heads.len() as f32 / (a.layers * a.heads) as f32;
     new.push(Finding {
         kind: FindingKind::AttentionSink,
         lane,
         step,
         title: format!("Position 0 is an attention sink in {} of {} heads", heads.len(), a.layers * a.heads),
         evidence: format!(
-            "sink rate {rate:.1} % at T = {} (heads whose mean attention on position 0 exceeds {SINK}); strongest: layer \
+            "sink rate {rate:.1} % at T = {} (heads whose mean attention on position 0 exceeds {EPSILON}); strongest: layer \
              {layer} head {head} with {:.1} %",
             a.rows, 100.0 * alpha
         ),

@@ -37,10 +37,13 @@ pub fn frame(frame: &Frame, model: &ModelInfo, prompt: &[u32]) -> Checked {
     fits(frame.spans.iter().all(inside), "the spans of a frame and the prompt")?;
     fits(frame.timeline.fits(&frame.ops, model.layers), "the order of a frame's operations and their calls")?;
     fits(frame.peaks.as_ref().is_none_or(|peaks| peaks.is_sound()), "the peaks of a frame and a device")?;
-    for lane in &frame.lanes {
+    for (i, lane) in frame.lanes.iter().enumerate() {
         fits(judged(lane, frame, model), "what is left of the prompt's spans and the frame")?;
-        fits(Some(lane.pos) == first, "a lane's position and its step")?;
-        fits(if steps == 0 { *lane.fed == *prompt } else { lane.fed.len() == 1 }, "a lane's tokens and its step")?;
+        // lanes but the first one may leave out what the prompt begins with
+        let left_out = steps == 0 && i > 0 && (lane.pos as usize) < prompt.len();
+        fits(left_out || Some(lane.pos) == first, "a lane's position and its step")?;
+        let of_prompt = || prompt.get(lane.pos as usize..).is_some_and(|prompt| *lane.fed == *prompt);
+        fits(if steps == 0 { of_prompt() } else { lane.fed.len() == 1 }, "a lane's tokens and its step")?;
         self::lane(lane, model)?;
     }
     Ok(())

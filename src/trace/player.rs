@@ -112,6 +112,7 @@ impl Desk {
             }
             Command::Fork { .. } => self.refuse("forked"),
             Command::Change { .. } => self.refuse("given another policy"),
+            Command::Open { .. } => self.refuse("given another lane"),
             Command::Force { .. } => self.refuse("given another token"),
             Command::Prompt(_) => self.refuse("given another prompt"),
             Command::CompareTimings { .. } => self.refuse("measured again without times"),

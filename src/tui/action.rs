@@ -56,6 +56,7 @@ actions! {
         Oldest "oldest" "go to the prompt"
         Newest "newest" "go to the newest step and follow it"
         Rewind "rewind" "drop the steps after this one in the engine too"
+        Intervene "intervene" "knock out or change what is chosen, in a lane of its own"
         Fork "fork" "new lane from this lane at this step"
         MoreBudget "more_budget" "more budget for this lane's policy"
         LessBudget "less_budget" "less budget for this lane's policy"

@@ -179,6 +179,7 @@ impl App {
                 Wish::Search(words) => self.search(&words),
                 Wish::Prompt(words) => self.send(Command::Prompt(words)),
                 Wish::Policy(lane, spec) => self.change(lane, spec),
+                Wish::Open(spec) => self.open(spec),
             }
         }
     }
@@ -250,6 +251,7 @@ impl App {
                     self.layers.push(Box::new(layer::policy::PolicyEditor::new(lane, &spec)));
                 }
             }
+            Action::Intervene => self.layers.push(Box::new(layer::intervene::Intervene::new(layer, head))),
             Action::Why => {
                 if let Some(view) = self.views.iter().position(|view| view.panels.iter().any(|p| p.name() == "why")) {
                     self.show(view);
@@ -373,6 +375,16 @@ impl App {
         self.notice = Some(format!("lane {lane} starts again as {}", text::line(&spec)));
         self.wanted = Some((lane, spec.clone()));
         self.send(Command::Change { lane, spec });
+    }
+
+    /// A lane more, chosen once it comes.
+    fn open(&mut self, spec: String) {
+        self.timeline.follow();
+        self.notice = Some(format!("a lane reads the prompt as {}", text::line(&spec)));
+        if let Some(lanes) = self.seen().frame().map(|frame| frame.lanes.len()) {
+            self.selection.lane = lanes;
+        }
+        self.send(Command::Open { spec });
     }
 
     /// A command about the chosen lane at the step on the screen.

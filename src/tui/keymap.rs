@@ -123,6 +123,7 @@ const DEFAULTS: &[(&str, Action)] = &[
     ("F", Action::Newest),
     ("R", Action::Rewind),
     ("Y", Action::Fork),
+    ("i", Action::Intervene),
     (">", Action::MoreBudget),
     ("lt", Action::LessBudget),
     ("e", Action::EditPolicy),

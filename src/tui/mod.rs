@@ -8,6 +8,7 @@ pub mod app;
 pub mod asker;
 pub mod draw;
 pub mod dump;
+mod effect;
 pub mod guard;
 mod headless;
 mod judging;

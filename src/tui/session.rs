@@ -168,7 +168,9 @@ impl Session {
     /// The lane in which `position` was fed, and its row there.
     pub fn fed(&self, lane: usize, position: usize) -> Option<(&LaneFrame, usize)> {
         let place = self.place(position)?;
-        Some((self.lane(&self.frames[place.frame], lane)?, place.row))
+        let lane = self.lane(&self.frames[place.frame], lane)?;
+        // a lane may have left out the prompt's first token
+        Some((lane, position.checked_sub(lane.pos as usize)?))
     }
 
     /// Attention statistics of the query at `position`, with its row in them.
@@ -220,6 +222,7 @@ mod tests {
             lens: Vec::new(),
             survival: Vec::new(),
             covered: None,
+            effect: None,
             recall: None,
         }
     }

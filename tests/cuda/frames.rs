@@ -15,7 +15,8 @@ use crate::family::{equals, unpack};
 use crate::golden;
 
 /// Families that a model needs.
-pub const KERNELS: [&str; 13] = [
+pub const KERNELS: [&str; 14] = [
+    "alter",
     "compact",
     "decode_attention",
     "elementwise",
@@ -217,6 +218,24 @@ fn lanes_that_rewrite_what_stays_are_the_cpus() {
         5,
         NEAR,
     );
+}
+
+#[test]
+fn lanes_that_intervene_are_the_cpus() {
+    let lanes = [
+        "full",
+        "zerohead:layer=1,head=2",
+        "zerolayer:layer=2,sublayer=mlp",
+        "scale:layer=1,sublayer=both,by=0.5",
+        "setchannel:layer=0,channel=7,to=3,tokens=first",
+        "masksink",
+        "zerosink",
+        "dropbos",
+        "kvbias:from=2",
+    ];
+    runs_alike("llama3_rope", &lanes, 4, NEAR);
+    let lanes = ["full", "scale:layer=1,sublayer=both,by=0.5", "zerohead:layer=1,head=0", "masksink"];
+    runs_alike("gemma3_text", &lanes, 3, NEAR);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! CUDA without a card: the search for its libraries, the kernels compiled by NVRTC, and run on the CPU against their
 //! twins.
 
+mod alter;
 mod blas;
 mod caches;
 #[path = "../common/chance.rs"]

@@ -14,6 +14,7 @@ mod family;
 mod forward;
 mod golden;
 mod hyper;
+mod interventions;
 mod learned;
 mod matrix;
 mod memory;

@@ -1,5 +1,6 @@
 //! The CPU backend: records a pass as a program, walks it with all threads.
 
+mod alter;
 mod attend;
 mod attend_part;
 mod attend_single;
@@ -47,6 +48,7 @@ use crate::policy::watch::Watches;
 
 use crate::simd;
 
+use super::alter::Alter;
 use super::draw::{Draw, Drawn};
 use super::hyper::StreamOp;
 use super::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
@@ -394,6 +396,10 @@ impl Backend for CpuBackend {
         self.written(out);
         let (bytes, flops) = self.product_cost(w, x);
         self.push(name, Op::Matmul { w, x, bias, out, add: true }, bytes, flops);
+    }
+
+    fn alter(&mut self, x: Buf, rows: Range<usize>, how: Alter) {
+        self.record_alter(x, rows, how);
     }
 
     fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf) {

@@ -1,9 +1,11 @@
 //! What one pass consists of, and how the threads walk through it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
+use crate::backend::alter::Alter;
 use crate::backend::draw::{Draw, Drawn};
 use crate::backend::hyper::StreamOp;
 use crate::backend::mixing::{Mix, MixAhead, MixMerge, Source};
@@ -18,7 +20,7 @@ use super::attend_sparse::SparseRead;
 use super::linear::Linear;
 use super::pool::{Share, Shares, Worker};
 use super::shared::{Alone, Grid};
-use super::{attend_part, attend_single, attention, draw, elementwise, hyper, matmul_op, mix, rope};
+use super::{alter, attend_part, attend_single, attention, draw, elementwise, hyper, matmul_op, mix, rope};
 
 /// One operation with its operands.
 #[derive(Debug, Clone)]
@@ -74,6 +76,11 @@ pub enum Op {
     /// Rounds the rows of `x` to 8 bit for the packed products that follow.
     Quantize {
         x: Buf,
+    },
+    Alter {
+        x: Buf,
+        rows: Range<usize>,
+        how: Alter,
     },
     Matmul {
         w: Matrix,
@@ -328,6 +335,7 @@ fn carry_out(op: &Op, exec: &Exec<'_>, items: Items<'_>) {
         Op::RmsNorm { x, weight, eps, out } => elementwise::rms_norm(exec, items, *x, *weight, *eps, *out),
         Op::AddRmsNorm { x, y, weight, eps } => elementwise::add_rms_norm(exec, items, *x, *y, *weight, *eps),
         Op::Quantize { x } => matmul_op::quantize(exec, items, *x),
+        Op::Alter { x, rows, how } => alter::alter(exec, items, *x, rows, how),
         Op::Matmul { w, x, bias, out, add } => matmul_op::matmul(exec, items, *w, *x, *bias, *out, *add),
         Op::LowRank { change, x, first, out } => matmul_op::low_rank(exec, items, change, *x, *first, *out),
         Op::Gated { w, x, bias, act, out } => matmul_op::gated(exec, items, *w, *x, *bias, *act, *out),

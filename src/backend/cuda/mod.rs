@@ -11,6 +11,7 @@
 //! [`program`] of launches; [`inspect`] reads what it left. What has no kernel attends with the CPU ([`on_host`]). [`self_test`] and
 //! [`measure`] say whether kernels are right, and how fast.
 
+mod alter;
 pub mod api;
 mod attend;
 pub mod backend;

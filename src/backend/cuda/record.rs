@@ -9,7 +9,8 @@ use super::blas::TERMS;
 use super::device::{Arg, Gemm};
 use super::memory::Memory;
 use super::records::{BF16, F32, STATS, activation};
-use super::weights::{Change, Linear, Table};
+use super::weights::{Linear, Table};
+use crate::backend::alter::Alter;
 use crate::backend::cpu::linear::dequantize;
 use crate::backend::draw::Draw;
 use crate::backend::mixing::{Mix, MixAhead, MixMerge, Source, Sources};
@@ -165,17 +166,6 @@ impl CudaBackend {
     /// Few rows leave most of a card idle: a row gets more threads then.
     fn norm_block(&self) -> u32 {
         if self.rows.count() <= 64 { 1024 } else { 256 }
-    }
-
-    /// Memory of a change of a weight, sent once.
-    fn change(&mut self, change: &Arc<LowRank>) -> Result<usize> {
-        match self.changes.iter().position(|known| Arc::ptr_eq(&known.of, change)) {
-            Some(place) => Ok(place),
-            None => {
-                self.changes.push(Change::new(&self.device, change)?);
-                Ok(self.changes.len() - 1)
-            }
-        }
     }
 
     fn gate_up_buffer(&mut self, width: usize) -> Buf {
@@ -372,6 +362,11 @@ impl Backend for CudaBackend {
 
     fn matmul_add(&mut self, name: &'static str, w: Matrix, x: Buf, bias: Option<Vector>, out: Buf) {
         self.multiply(name, w, x, bias, out, true);
+    }
+
+    fn alter(&mut self, x: Buf, rows: Range<usize>, how: Alter) {
+        self.settle_point();
+        self.record_alter(x, rows, &how);
     }
 
     fn low_rank(&mut self, change: &Arc<LowRank>, x: Buf, first: usize, out: Buf) {

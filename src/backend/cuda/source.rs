@@ -36,6 +36,7 @@ macro_rules! families {
 /// A line for each file `kernels/*.cu`; its `kernels/ptx/*.ptx` may be empty until it is made (see
 /// [`super::embedded`]).
 pub const FAMILIES: &[Family] = families! {
+    "alter",
     "compact",
     "decode_attention",
     "elementwise",

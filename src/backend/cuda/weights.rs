@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use half::f16;
 
+use super::backend::CudaBackend;
 use super::device::Device;
 use super::memory::Memory;
 use super::records::{F16, F32, format};
@@ -104,5 +105,18 @@ impl Change {
     pub fn new(device: &Arc<dyn Device>, of: &Arc<LowRank>) -> Result<Self> {
         let up: Vec<f32> = of.up.iter().map(|x| x * of.scale).collect();
         Ok(Self { down: Memory::of(device, &of.down)?, up: Memory::of(device, &up)?, of: of.clone() })
+    }
+}
+
+impl CudaBackend {
+    /// Memory of a change of a weight, sent once.
+    pub(super) fn change(&mut self, change: &Arc<LowRank>) -> Result<usize> {
+        match self.changes.iter().position(|known| Arc::ptr_eq(&known.of, change)) {
+            Some(place) => Ok(place),
+            None => {
+                self.changes.push(Change::new(&self.device, change)?);
+                Ok(self.changes.len() - 1)
+            }
+        }
     }
 }

@@ -78,6 +78,7 @@ fn after_prompt(session: &mut Session, frame: &Frame, lane: usize, scores: bool)
         damage: damage(&mut session.core, lane, &of.kept)?,
         scores: if scores { Some(raw_scores(session, lane)?) } else { None },
         sharing: shared,
+        effect: of.effect,
         prompt_reads: of.reads.as_deref().map(Reads::of),
         timings: Timings { prompt_ns: frame.wall_ns, step_ns: Vec::new(), lanes_in_batch: frame.lanes.len() },
         ..LaneReport::default()
@@ -175,8 +176,12 @@ impl Course {
         if !args.teacher_forced {
             self.follow_reference(session, args.steps, lanes)?;
         }
-        for lane in lanes {
+        for lane in lanes.iter_mut() {
             lane.nll = mean(&lane.nll_steps);
+        }
+        let full = lanes.first().and_then(|lane| lane.nll);
+        for lane in lanes.iter_mut().skip(1) {
+            lane.delta_nll = lane.nll.zip(full).map(|(nll, full)| nll - full);
         }
         Ok(())
     }

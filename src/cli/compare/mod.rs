@@ -1,6 +1,7 @@
 //! `attnscope compare`: policies side by side against lane 0, as a table or JSON.
 
 mod damage;
+mod effects;
 mod hindsight;
 mod judged;
 mod measure;

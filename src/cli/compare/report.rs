@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::engine::frame::{PromptSpan, Survival};
+use crate::engine::frame::{Effect, PromptSpan, Survival};
 use crate::policy::sharing::Shared;
 
 pub const SCHEMA: u32 = 1;
@@ -60,6 +60,8 @@ pub struct LaneReport {
     pub top1_agree: Option<f32>,
     /// Mean −ln p of lane 0's continuation when fed it, nats; `null` without steps.
     pub nll: Option<f32>,
+    /// The same less lane 0's own: what the lane costs.
+    pub delta_nll: Option<f32>,
     /// −ln p of lane 0's next token after each step [N].
     pub nll_steps: Vec<f32>,
     /// The most probable tokens after each step, best first.
@@ -84,6 +86,9 @@ pub struct LaneReport {
     /// The same for all rows of the prompt together, where the lane read that sparsely [1].
     pub prompt_reads: Option<Reads>,
     pub timings: Timings,
+    /// What the lane's interventions made of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
     /// How the lane's layers share, and what was tried to find out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Shared>,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::HumanBytes;
 
+use super::effects;
 use super::judged;
 use super::measure::mean;
 use super::report::{LaneReport, Report};
@@ -81,6 +82,10 @@ pub fn text(report: &Report) -> String {
              that falls on what was read, mean and least over layers, heads and steps (delta: of the prompt's rows, the mean of\n\
              each head). No memory is saved by it.\n",
         );
+    }
+    let mut changed = empty();
+    if let Some(legend) = effects::fill(&mut changed, report) {
+        out.push_str(&format!("\n{changed}\n{legend}"));
     }
     let mut judged = empty();
     if let Some(legend) = judged::fill(&mut judged, report) {

@@ -149,6 +149,15 @@ pub fn frame(step: u32) -> Frame {
             }],
             survival: vec![Survival { share: 0.75, least: 0.5, layer: 0, kv_head: 0 }],
             covered: (lane > 0 && step > 0).then_some(0.5),
+            effect: (lane > 0).then_some(Effect {
+                tokens: 64,
+                nll: 3.5,
+                nll_full: 3.0,
+                kl: 0.25,
+                flips: 0.5,
+                sink_rate: 0.25,
+                sink_rate_full: 0.75,
+            }),
             recall: (lane > 0).then_some(Recall { oracle: 1, share: 0.5 }),
         }
     };

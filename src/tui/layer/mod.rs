@@ -4,6 +4,7 @@ pub mod error;
 pub mod head_picker;
 pub mod help;
 pub mod input;
+pub mod intervene;
 pub mod palette;
 pub mod policy;
 pub mod prompt;
@@ -25,6 +26,8 @@ pub enum Wish {
     Prompt(String),
     /// Another policy for a lane.
     Policy(u32, String),
+    /// A lane more, with this policy from the prompt on.
+    Open(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Span;
 
-use crate::engine::frame::{Kept, LaneFrame, Reads};
+use crate::engine::frame::{Effect, Kept, LaneFrame, Reads};
 use crate::tui::action::Action;
 use crate::tui::asker::Asker;
 use crate::tui::judging::{Judging, Tone};
@@ -19,7 +19,7 @@ use crate::tui::theme::Depth;
 use crate::tui::widget::heat::{self, Ink};
 use crate::tui::widget::window::{Grid, Window};
 use crate::tui::widget::{bar, legend, put};
-use crate::tui::{reading, text, units};
+use crate::tui::{effect, reading, text, units};
 
 /// Columns of the strips' names.
 const NAMES: u16 = 5;
@@ -42,6 +42,8 @@ struct Row {
     full: u64,
     /// Where steps read a part.
     reads: Option<Arc<Reads>>,
+    /// Of its interventions, and what they cost since the prompt: see [`effect::since`].
+    effect: Option<(Effect, Option<(f32, usize)>)>,
     /// KL per step, nats; `None` where lane 0 was fed other tokens.
     kl: Vec<Option<f32>>,
     agreed: usize,
@@ -111,6 +113,7 @@ impl Row {
             held: frame.kv.held,
             full: frame.kv.full,
             reads: frame.reads.clone(),
+            effect: frame.effect.map(|of| (of, effect::since(lane, frames.iter().map(|f| &**f)))),
             kl: newest.iter().map(|f| against(f).filter(|a| a.same_prefix).map(|a| a.kl)).collect(),
             agreed: compared.iter().filter(|a| a.top1_agrees).count(),
             compared: compared.len(),
@@ -370,6 +373,12 @@ impl Panel for Policies {
                 put::at(buf, place, 0, 0, &reading::line(reads, place.width as usize), seen.theme.soft());
                 (y, rest) = (y + 1, rest - 1);
             }
+            if let Some((of, since)) = row.effect.as_ref().filter(|_| rest > 1 || rest == 1 && row.held == row.full) {
+                let indent = NAMES.min(area.width);
+                let place = Rect { x: area.x + indent, y, width: area.width - indent, height: 1 };
+                put::at(buf, place, 0, 0, &effect::line(of, *since, place.width as usize), seen.theme.base());
+                (y, rest) = (y + 1, rest - 1);
+            }
             if rest > 2 && i > 0 {
                 let indent = NAMES.min(area.width);
                 let place = Rect { x: area.x + indent, y, width: area.width - indent, height: 1 };
@@ -430,6 +439,7 @@ impl Panel for Policies {
             (Action::Slower, "less budget for it"),
             (Action::Choose, "another policy for it"),
             (Action::LayerNext, "strips of another layer"),
+            (Action::Intervene, "knock out or change what is chosen, in a lane of its own"),
             (Action::Fork, "new lane from this one at this step"),
         ]
     }
