@@ -3,6 +3,7 @@
 //! `tests/golden` holds a selection of the reference data (chosen tokens and points of every prompt, complete kept
 //! sets); `ATTNSCOPE_GOLDEN` may name a folder with all of it in the same form.
 
+mod adapters;
 mod blockwise;
 #[path = "../common/mod.rs"]
 mod common;
