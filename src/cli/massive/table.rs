@@ -61,9 +61,9 @@ fn one(out: &mut String, run: &Run, length: usize) {
         row.extend(point.top.iter().map(element));
         layers.add_row(row);
     }
-    (0..2).for_each(|column| {
-        layers.column_mut(column).into_iter().for_each(|c| _ = c.set_cell_alignment(CellAlignment::Right))
-    });
+    for column in layers.column_iter_mut().take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
     let _ = writeln!(out, "{layers}");
     match (&run.onset, run.layers) {
         (None, _) => out.push_str("no massive activations\n"),
