@@ -95,7 +95,7 @@ pub fn reduced(seed: u64) -> Tensors {
                 i if i < STREAMS => first(i, FAR),
                 i if i < 2 * STREAMS => first(i - STREAMS, 0.0),
                 i => {
-                    if (i - 2 * STREAMS) % (STREAMS + 1) == 0 {
+                    if (i - 2 * STREAMS).is_multiple_of(STREAMS + 1) {
                         FAR
                     } else {
                         -FAR

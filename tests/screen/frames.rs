@@ -196,6 +196,7 @@ fn lane(index: usize, step: u32, n: usize) -> LaneFrame {
         nll: (step > 0).then(|| 6.0 * noise(step as usize, index, 6).powi(2)),
         residual: Arc::new(residual(pos, rows)),
         attention: Arc::new(attention(pos, rows)),
+        effect: None,
         stream: Arc::default(),
         depth: None,
         kv_norms: Arc::new(kv_norms),

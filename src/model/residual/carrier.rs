@@ -6,7 +6,7 @@ use super::{Plan, Residual};
 use crate::backend::{Backend, Buf, Result};
 
 pub enum Carrier {
-    Mixer(Mixer),
+    Mixer(Box<Mixer>),
     Streams(Streams),
 }
 
@@ -15,7 +15,7 @@ impl Carrier {
     pub fn load(residual: &Residual, hidden: usize, backend: &mut dyn Backend) -> Result<Option<Self>> {
         Ok(match residual {
             Residual::Plain => None,
-            Residual::AttnRes(mixing) => Some(Self::Mixer(Mixer::load(mixing, hidden, backend)?)),
+            Residual::AttnRes(mixing) => Some(Self::Mixer(Box::new(Mixer::load(mixing, hidden, backend)?))),
             Residual::Hyper(hyper) => Some(Self::Streams(Streams::load(hyper, hidden, backend)?)),
         })
     }
