@@ -37,7 +37,7 @@ struct Report {
     model: String,
     device: String,
     precision: String,
-    /// What keys and values had been rounded to before: the queries were not.
+    /// What keys and values had been rounded to before; kept queries are f16, f32 with --precision f32.
     kv_type: String,
     prompt_tokens: usize,
     /// Of the queries.
@@ -51,7 +51,7 @@ struct Layer {
     f16: Errors,
     bf16: Errors,
     flash: Errors,
-    /// max |p − p_f64| of the probabilities as the program computes them for maps.
+    /// max |p − p_f64| of the probabilities as the program computes them for maps: e^(s − lse), lse of the pass.
     own_probs: f32,
 }
 
@@ -127,7 +127,8 @@ fn text(report: &Report) -> String {
         out,
         "{table}\nAgainst f64 on the same queries, keys and values. Output: ‖o − o'‖ / ‖o‖ over heads and queries; probability: \
          max |p − p'|.\n16 bits: q, k, v, scores, probabilities and outputs are rounded, sums and the softmax are f32. Flash: f32, \
-         softmax in tiles of 64 keys.\nHere: probabilities as this program computes them."
+         softmax in tiles of 64 keys.\nHere: probabilities as this program computes them for maps. In \
+         native precision queries, keys and values are f16 before: --precision f32 shows what that loses, too."
     );
     out
 }

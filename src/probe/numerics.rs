@@ -1,7 +1,7 @@
 //! What attention loses in narrower arithmetic, or in another order, next to f64.
 //!
-//! One head reads q [D], K and V [n, D] as they lie in the cache; s = scale · K q (softcap c: c · tanh(s / c)),
-//! p = softmax(s), o = pᵀ V.
+//! One head reads q [D], K and V [n, D] as they are kept: f16, but for a run in f32, and what that lost is not seen here.
+//! s = scale · K q (softcap c: c · tanh(s / c)), p = softmax(s), o = pᵀ V.
 //! - exact: all of it in f64.
 //! - f16, bf16: as frameworks compute it eagerly on 16-bit hardware. Rounded to 16 bits are q, K, V; the products K q
 //!   (summed in f32, as tensor cores do), and again after scale, division, tanh and product with c; the probabilities,

@@ -43,7 +43,7 @@ fn views() {
         (5, "memory"),
         (6, "timings"),
         (7, "why"),
-        (8, "exits"),
+        (9, "exits"),
     ] {
         for (width, height) in [(80, 24), (120, 40)] {
             let mut rig = rig();

@@ -152,18 +152,17 @@ impl<'a> Looks<'a> {
     fn add(&mut self, frame: &Frame) {
         let row = &frame.lanes[0].row;
         let sum = |range: Range<usize>| row[range].iter().map(|&p| p as f64).sum::<f64>();
-        self.mass.iter_mut().zip(self.parts).for_each(|(mass, part)| *mass += sum(part.clone()));
+        self.mass.iter_mut().zip(self.parts).for_each(|(mass, part)| *mass += sum(part.start.max(1)..part.end.max(1)));
         self.sink += sum(0..1);
         self.all += sum(0..row.len());
         self.queries += 1;
     }
 
-    /// On each part, on position 0 where it is in none, on the rest.
+    /// On each part without position 0, on that, on the rest.
     fn means(&self) -> (Vec<f32>, f32, f32) {
         let mean = |x: f64| (x / self.queries.max(1) as f64) as f32;
-        let sink = if self.parts.iter().any(|part| part.start == 0) { 0.0 } else { self.sink };
-        let rest = self.all - self.mass.iter().sum::<f64>() - sink;
-        (self.mass.iter().map(|&x| mean(x)).collect(), mean(sink), mean(rest))
+        let rest = self.all - self.mass.iter().sum::<f64>() - self.sink;
+        (self.mass.iter().map(|&x| mean(x)).collect(), mean(self.sink), mean(rest))
     }
 }
 

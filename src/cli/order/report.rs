@@ -49,7 +49,7 @@ pub struct Order {
     /// Of the right answer, nats per token.
     pub nll: Option<f32>,
     /// Attention on each part [parts], mean over layers, heads and the queries that say the answer: the prompt's last
-    /// token and the answer's but its last one.
+    /// token and the answer's but its last one. Position 0, the sink, is in none.
     pub mass: Vec<f32>,
     /// On position 0 and on all that is in no part.
     pub sink: f32,

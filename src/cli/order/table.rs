@@ -70,7 +70,7 @@ pub fn text(report: &Report) -> String {
     let _ = write!(
         out,
         "* what the answer depends on. Attention: mean over layers, heads and the queries that say the {}: the prompt's last \
-         token and its tokens but the last.\nNLL: of the right answer, nats per token. Same tokens: in which the answer begins \
+         token and its tokens but the last, without position 0.\nNLL: of the right answer, nats per token. Same tokens: in which the answer begins \
          like that of the prompt's own order. Orders are read one after another.",
         if report.answer.is_some() { "right answer" } else { "answer" }
     );
