@@ -123,16 +123,23 @@ fn run(session: &mut Session, texts: &[Vec<u32>], bos: bool) -> Result<Run> {
     let outputs = |layer: &usize| points[2 * layer + 2].top.iter().any(|e| e.massive == Some(Massive::Yes));
     let layers: Vec<usize> = (0..sublayers / 2).filter(outputs).collect();
     let most = points.iter().flat_map(|point| &point.top).fold(0.0f32, |most, e| most.max(e.value.abs()));
-    let onset = massive::onset(&points);
+    let onset = usual_onset(&found);
     Ok(Run {
         bos,
         layers: layers.first().zip(layers.last()).map(|(&first, &last)| [first, last]),
-        onset: onset.map(|point| Onset { point, writer: massive::writer(point), channels }),
+        onset: onset.map(|(point, texts)| Onset { point, writer: massive::writer(point), texts, channels }),
         points,
         most,
         f16_overflow: most > F16_DANGER,
         ..altered
     })
+}
+
+/// Where most texts have their first massive elements, the earlier of equals, and in how many it is there.
+fn usual_onset(found: &[Found]) -> Option<(usize, usize)> {
+    let mut texts: BTreeMap<usize, usize> = BTreeMap::new();
+    found.iter().filter_map(|text| text.point).for_each(|point| *texts.entry(point).or_default() += 1);
+    texts.into_iter().max_by_key(|&(point, texts)| (texts, std::cmp::Reverse(point)))
 }
 
 /// Of every channel in which elements are massive.
@@ -280,6 +287,8 @@ mod tests {
         let element =
             |position, value| Element { position, channel: 3, value, ratio: 1e4, massive: Some(Massive::Yes) };
         let of = |elements: Vec<Element>| Found { point: Some(6), elements };
+        assert_eq!(usual_onset(&[4, 6, 6].map(|point| Found { point: Some(point), elements: vec![] })), Some((6, 2)));
+        assert_eq!(usual_onset(&[Found { point: None, elements: vec![] }]), None);
         let found = [of(vec![element(0, 900.0), element(5, -80.0)]), of(vec![element(0, 1100.0)])];
         let channels = channels(&found);
         assert_eq!((channels[0].first, channels[0].later, channels[0].first_mean), (2, 1, Some(1000.0)));

@@ -29,7 +29,7 @@ pub struct Run {
     pub points: Vec<Magnitudes>,
     /// First and last layer whose output has elements that pass both bounds.
     pub layers: Option<[usize; 2]>,
-    /// The first point of massive elements, by both bounds or by the ratio alone, and what wrote them.
+    /// The first point of massive elements in most texts, by both bounds or by the ratio alone, and what wrote them.
     pub onset: Option<Onset>,
     /// Largest |x| of all points.
     pub most: f32,
@@ -55,6 +55,8 @@ pub struct Run {
 pub struct Onset {
     pub point: usize,
     pub writer: String,
+    /// In how many texts they first appear there.
+    pub texts: usize,
     /// Channels of the massive elements, with their means over first tokens and over later massive ones.
     pub channels: Vec<Channel>,
 }

@@ -71,7 +71,7 @@ fn one(out: &mut String, run: &Run, length: usize) {
             let where_ = layers.map_or("by the ratio alone".to_owned(), |[first, last]| {
                 format!("outputs of layers {first} to {last}")
             });
-            let _ = writeln!(out, "massive: {where_}; first written by the {}", onset.writer);
+            let _ = writeln!(out, "massive: {where_}; first written by the {} in {} texts", onset.writer, onset.texts);
             for channel in &onset.channels {
                 let mean = |x: Option<f32>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.1}"));
                 let _ = writeln!(
