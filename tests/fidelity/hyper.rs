@@ -139,7 +139,9 @@ fn back_and_forward_again_and_in_pieces_is_the_same() {
     let mut core = open(&model, &small, |_, _| {}).unwrap().0;
     let frame = core.read_prompt(&PROMPT, |_, _| Pause::Continue).unwrap().unwrap();
     let (a, b) = (gates(&frame), gates(&frames[0]));
-    assert!(a.values.iter().zip(&b.values).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs().max(1.0)));
+    // the output has no branch, which is no number
+    let near = |(a, b): (&f32, &f32)| a.is_nan() && b.is_nan() || (a - b).abs() < 1e-5 * b.abs().max(1.0);
+    assert!(a.values.len() == b.values.len() && a.values.iter().zip(&b.values).all(near));
     assert!(core.step().unwrap().lanes[1].depth.as_ref().unwrap().gates.is_some());
 }
 

@@ -304,7 +304,7 @@ fn streams_are_shown_where_there_are_several() {
     rig.frame(frame);
     rig.act(&[Action::Newest]);
     let screen = rig.text(100, 30);
-    for words in ["2 streams", "L0 attention", "H_res out of in", "0.750", "1.50", "branch", "0.250"] {
+    for words in ["2 streams", "L0 attention", "H_res", "0.750", "1.50", "branch", "0.250"] {
         assert!(screen.contains(words), "{words}: {screen}");
     }
     rig.act(&[Action::FocusNext, Action::Down, Action::Down]);
