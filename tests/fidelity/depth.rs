@@ -174,3 +174,26 @@ fn learned_depth_of_another_model_is_refused() {
     zeros(12, 192, &path);
     assert!(why(&mixed).contains("--depth"), "{}", why(&mixed));
 }
+
+/// The depth queries of `models/smollm2-depth`, in f32, against PyTorch on the same dequantised weights.
+#[test]
+fn learned_depth_of_smollm2_is_that_of_pytorch() {
+    let Some(model) = real_model("smollm2-135m") else { return };
+    let golden = Tensors::open(&dir().join("depth_adapter/smollm2.safetensors"));
+    let ids: Vec<u32> = golden.ints("ids").into_iter().map(|id| id as u32).collect();
+    let adapter = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2-depth/depth.safetensors");
+    let mut core = core_with(&model, Precision::F32, &["full"], Some(adapter));
+    let frame = read(&mut core, &ids);
+    let far = worst(core.logits(0).unwrap().to_vec(), &golden.f32("logits"), 1.0);
+    assert!(far <= 2e-3, "logits {far:e} off");
+    let depth = frame.lanes[0].depth.as_ref().unwrap();
+    sums_to_one(depth);
+    // α [61, 61, P] of the last token
+    let (alpha, p) = (golden.f32("alpha"), ids.len());
+    for target in 1..61 {
+        for (source, ours) in depth.row(&depth.weight, target).iter().enumerate() {
+            let theirs = alpha[(target * 61 + source) * p + p - 1];
+            assert!((ours - theirs).abs() < 1e-5, "α of target {target}, source {source}: {ours}, not {theirs}");
+        }
+    }
+}

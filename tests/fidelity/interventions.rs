@@ -201,7 +201,8 @@ fn what_is_set_is_seen_in_the_stream() {
     let stats = &step.lanes[1].residual;
     assert_eq!((stats.absmax[stats.at(point, 0)], stats.argmax[stats.at(point, 0)]), (12345.0, 7));
     let effect = first.lanes[1].effect.unwrap();
-    assert!(effect.kl > 0.1 && effect.nll > effect.nll_full && effect.tokens == 64);
+    // of a prompt without sense, which an intervention may make more probable
+    assert!(effect.kl > 0.1 && effect.nll != effect.nll_full && effect.tokens == 64, "{effect:?}");
     assert!(first.lanes[0].effect.is_none());
 }
 
