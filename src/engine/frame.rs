@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::probe::exit::exit_depth;
 
+pub use super::contributions::Depth;
 pub use super::gates::Gates;
 pub use crate::meter::card::CardSample;
 pub use crate::meter::peaks::Peaks;
@@ -175,20 +176,6 @@ pub struct ResidualStats {
     pub argmax: Vec<u32>,
 }
 
-/// What each target of one token is made of: target t is what sublayer t reads, the last one what the final norm reads.
-/// Targets not reached yet are left out. Sources: see [`super::message::DepthInfo`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Depth {
-    /// Sources of each target.
-    pub counts: Vec<u32>,
-    /// Signed contributions c_i = ⟨part of source i, h⟩ / ‖h‖², target after target; each sums to 1.
-    pub share: Vec<f32>,
-    /// Weights α_i of the mix, likewise; 0 for a running stream, which is added. Empty in a plain model.
-    pub weight: Vec<f32>,
-    /// Of models with hyper-connections, whose weights follow from these; `None` also for several tokens together.
-    pub gates: Option<Gates>,
-}
-
 /// Reductions of each attention row, `[layers][heads][rows]` row-major.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttentionStats {
@@ -348,16 +335,6 @@ impl Frame {
     /// Lane 0 is about to say the end of its text.
     pub fn ends(&self, eos: &[u32]) -> bool {
         self.lanes.first().and_then(|lane| lane.next).is_some_and(|id| eos.contains(&id))
-    }
-}
-
-impl Depth {
-    /// A target's part of `values`, shares or weights; empty where there is none.
-    pub fn row<'a>(&self, values: &'a [f32], target: usize) -> &'a [f32] {
-        let count = |n: &u32| *n as usize;
-        let from: usize = self.counts.iter().take(target).map(count).sum();
-        let to = from + self.counts.get(target).map_or(0, count);
-        values.get(from..to).unwrap_or(&[])
     }
 }
 

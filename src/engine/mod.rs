@@ -4,6 +4,7 @@ mod ahead;
 mod answer;
 mod assemble;
 mod change;
+mod contributions;
 mod core;
 pub mod depth;
 mod device;

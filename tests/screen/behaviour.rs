@@ -313,3 +313,47 @@ fn streams_are_shown_where_there_are_several() {
         rig.text(width, height);
     }
 }
+
+/// Sixty sublayers that read the newest of at most three sources with 0.75, the embedding with what is left.
+fn mixed(weighed: bool) -> Contributions {
+    let counts: Vec<u32> = (0..=2 * frames::LAYERS as u32).map(|target| (target + 1).min(3)).collect();
+    let row = |n: &u32| match n {
+        1 => vec![1.0],
+        2 => vec![0.25, 0.75],
+        _ => vec![0.25, 0.0, 0.75],
+    };
+    let values: Vec<f32> = counts.iter().flat_map(row).collect();
+    Contributions { counts, share: values.clone(), weight: if weighed { values } else { Vec::new() }, gates: None }
+}
+
+#[test]
+fn what_is_read_is_a_map_of_weights_or_contributions() {
+    let mut rig = Rig::ready(Depth::Mono, 20, 2);
+    let views = attnscope::tui::view::load(&[]).expect("our own views are valid");
+    let view = views.iter().position(|view| view.name == "depth").expect("a view") as u32 + 1;
+    rig.act(&[Action::View(view)]);
+    assert!(rig.text(120, 40).contains("not measured"), "{}", rig.text(120, 40));
+    let mut frame = frames::frame(1, 20, 2);
+    frame.lanes[0].depth = Some(Arc::new(mixed(true)));
+    frame.lanes[1].depth = Some(Arc::new(mixed(false)));
+    rig.frame(frame);
+    rig.act(&[Action::Newest, Action::FocusNext]);
+    let screen = rig.text(120, 40);
+    // e to the entropy of a quarter and three quarters
+    for words in ["weight α", "emb", "L0a", "output: L0 MLP 0.75", "0.25", "entropy 0.56 nats", "1.8", "25 %"] {
+        assert!(screen.contains(words), "{words}: {screen}");
+    }
+    rig.act(&[Action::Up]);
+    assert!(rig.text(200, 60).contains("L29 MLP: "), "{}", rig.text(200, 60));
+    rig.act(&[Action::Colour]);
+    assert!(rig.text(120, 40).contains("not attention"));
+    rig.act(&[Action::Colour]);
+    assert!(rig.text(120, 40).contains("choose one with"), "{}", rig.text(120, 40));
+    rig.act(&[Action::LaneNext]);
+    assert!(rig.text(120, 40).contains("difference from lane 0"));
+    rig.act(&[Action::Span, Action::Span]);
+    assert!(rig.text(120, 40).contains("mean over the steps"));
+    for (width, height) in [(20, 5), (80, 24), (200, 60)] {
+        rig.text(width, height);
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Attention, Buf};
+use crate::backend::{Attention, Buf, Row};
 use crate::cache::{Cells, TILE};
 use crate::policy::watch::{RowAt, Watch};
 
+use super::CpuBackend;
 use super::attend::{BLOCK, scores, weigh, widen_keys, widen_values};
 use super::attend_sparse::SparseRows;
 use super::program::{Exec, Items, QUERY_BLOCK, Run};
@@ -246,4 +247,20 @@ pub fn fold_received(exec: &Exec<'_>, items: Items<'_>, layer: usize) {
             }
         }
     });
+}
+
+impl CpuBackend {
+    /// Slots that a layer's attention of this pass touches, all rows and kv heads together, and the bytes of their
+    /// keys and values.
+    pub(super) fn visible_slots(&self, layer: usize, window: Option<usize>) -> (u64, u64) {
+        let g = self.shape.kv_heads;
+        let exact = (2 * self.shape.head_dim * self.shape.kv.bytes()) as u64;
+        let count = |row: &Row| {
+            let head = &self.caches[row.cache.0][layer * g];
+            let held = head.len() as u64 + 1;
+            let seen = held.min(window.map_or(u64::MAX, |w| w as u64));
+            (seen * g as u64, (head.live_bytes() + exact) * seen / held * g as u64)
+        };
+        self.rows.iter().map(count).fold((0, 0), |(slots, bytes), (s, b)| (slots + s, bytes + b))
+    }
 }

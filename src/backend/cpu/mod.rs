@@ -249,20 +249,6 @@ impl CpuBackend {
     fn cache_ref(&self, cache: CacheId, layer: usize, kv_head: usize) -> &HeadCache {
         &self.caches[cache.0][self.head_index(layer, kv_head)]
     }
-
-    /// Slots that a layer's attention of this pass touches, all rows and kv heads together, and the bytes of their
-    /// keys and values.
-    fn visible_slots(&self, layer: usize, window: Option<usize>) -> (u64, u64) {
-        let g = self.shape.kv_heads;
-        let exact = (2 * self.shape.head_dim * self.shape.kv.bytes()) as u64;
-        let count = |row: &Row| {
-            let head = &self.caches[row.cache.0][layer * g];
-            let held = head.len() as u64 + 1;
-            let seen = held.min(window.map_or(u64::MAX, |w| w as u64));
-            (seen * g as u64, (head.live_bytes() + exact) * seen / held * g as u64)
-        };
-        self.rows.iter().map(count).fold((0, 0), |(slots, bytes), (s, b)| (slots + s, bytes + b))
-    }
 }
 
 impl Backend for CpuBackend {
