@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Span as Words;
 
-use crate::engine::frame::Depth;
+use crate::engine::frame::{Depth, PromptSpan};
 use crate::engine::message::{Answer, DepthInfo, Query};
 use crate::probe::depth::{distance, entropy};
 use crate::tui::action::Action;
@@ -19,6 +19,7 @@ use crate::tui::asker::{Asked, Asker};
 use crate::tui::panel::{Caption, Choice, OptionError, Options, Panel, Reply};
 use crate::tui::ramp::RampName;
 use crate::tui::seen::{Seen, Selection};
+use crate::tui::text;
 use crate::tui::theme::Depth as Colours;
 use crate::tui::units;
 use crate::tui::widget::heat::{self, Ink};
@@ -75,6 +76,8 @@ type Asking = (Arc<[u32]>, (u32, u32));
 pub struct Map {
     measure: Measure,
     over: Over,
+    /// Of the prompt, only this one of its named parts.
+    part: Option<usize>,
     /// Target that the cursor is on.
     target: usize,
     asked: Option<(Asked, Asking)>,
@@ -90,6 +93,7 @@ impl Default for Map {
         Self {
             measure: Measure::Weight,
             over: Over::Token,
+            part: None,
             target: usize::MAX,
             asked: None,
             answered: None,
@@ -168,7 +172,8 @@ impl Map {
     }
 
     /// Of the prompt's positions, from the engine, once.
-    fn ask(&mut self, seen: &Seen, asker: &mut Asker, positions: (u32, u32)) -> Option<Arc<Depth>> {
+    fn ask(&mut self, seen: &Seen, asker: &mut Asker, positions: std::ops::Range<u32>) -> Option<Arc<Depth>> {
+        let positions = (positions.start, positions.end);
         let wanted: Asking = (seen.session.prompt.clone(), positions);
         let same = |a: &Asking| a.1 == wanted.1 && Arc::ptr_eq(&a.0, &wanted.0);
         if let Some((of, answer)) = self.answered.as_ref().filter(|(of, _)| same(of)) {
@@ -195,10 +200,15 @@ impl Map {
         let token = seen.token();
         let last_of_prompt = seen.session.prompt.len().saturating_sub(1);
         if token < last_of_prompt {
-            return self.ask(seen, asker, (token as u32, token as u32 + 1));
+            return self.ask(seen, asker, token as u32..token as u32 + 1);
         }
         let place = seen.session.place(token)?;
         seen.session.lane(seen.session.frames().get(place.frame)?, lane)?.depth.clone()
+    }
+
+    /// The named part of the prompt that is chosen.
+    fn part<'a>(&self, seen: &Seen<'a>) -> Option<&'a PromptSpan> {
+        seen.frame()?.spans.get(self.part?)
     }
 
     fn refresh(&mut self, seen: &Seen, asker: &mut Asker) {
@@ -206,7 +216,9 @@ impl Map {
         self.why = None;
         self.shown = match self.over {
             Over::Token => self.of_token(seen, asker, lane),
-            Over::Prompt => self.ask(seen, asker, (0, seen.session.prompt.len() as u32)),
+            Over::Prompt => {
+                self.ask(seen, asker, self.part(seen).map_or(0..seen.session.prompt.len() as u32, |p| p.from..p.to))
+            }
             Over::Steps => Self::steps(seen, lane),
         };
         self.base = match (self.over, lane) {
@@ -272,11 +284,21 @@ impl Map {
     fn draw_pixels(&self, area: Rect, buf: &mut Buffer, seen: &Seen, info: &DepthInfo) {
         let (theme, fitted) = (seen.theme, self.fitted());
         let (targets, across) = (self.targets(), self.across());
+        let header = Rect { height: 1, ..area };
+        let area = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
         let rows = area.height as usize;
         let from = (self.cursor() / 2).saturating_sub(rows / 2).min(targets.div_ceil(2).saturating_sub(rows));
         let room = area.width.saturating_sub(NAMES + TOLD).max(1) as usize;
         // several sources in a pixel, or several pixels for a source
         let (fold, zoom) = (across.div_ceil(room).max(1), (room / across.max(1)).clamp(1, 3));
+        let mut next = 0;
+        for source in 0..across {
+            let x = NAMES + (source / fold * zoom) as u16;
+            if x >= next && source.is_multiple_of(10) {
+                let words = format!("╵{}", names::source(source, usize::MAX, info, true));
+                next = put::at(buf, header, x, 0, &words, theme.faint()) + 2;
+            }
+        }
         let all: Vec<Vec<f32>> = (0..targets).map(|target| self.row(target)).collect();
         let place = Rect { x: area.x + NAMES, width: (across.div_ceil(fold) * zoom) as u16, ..area };
         heat::halves(buf, place, theme, theme.ramp(self.ramp()), |x, y| {
@@ -345,7 +367,10 @@ impl Panel for Map {
         let mut facts = vec![Words::styled(format!("{} ", info.residual), theme.strong())];
         facts.push(match self.over {
             Over::Token => Words::styled(format!("{} {} ", seen.token(), seen.spelled(seen.token())), theme.accent()),
-            over => Words::styled(format!("mean over the {} ", over.name()), theme.accent()),
+            over => match self.part(seen).filter(|_| over == Over::Prompt) {
+                Some(part) => Words::styled(format!("mean over {} ", text::line(&part.name)), theme.accent()),
+                None => Words::styled(format!("mean over the {} ", over.name()), theme.accent()),
+            },
         });
         let (target, row) = (self.cursor(), self.row(self.cursor()));
         if self.targets() > 0
@@ -405,6 +430,10 @@ impl Panel for Map {
             Action::Right => selection.token = Some(seen.token() + 1).filter(|t| *t < last),
             Action::Colour => self.measure = self.measure().next(),
             Action::Span => self.over = self.over.next(),
+            Action::Fold if self.over == Over::Prompt => {
+                let parts = seen.frame().map_or(0, |frame| frame.spans.len());
+                self.part = Some(self.part.map_or(0, |part| part + 1)).filter(|&part| part < parts);
+            }
             _ => return Reply::Ignored,
         }
         Reply::Done
@@ -425,6 +454,7 @@ impl Panel for Map {
         &[
             (Action::Colour, "weights, contributions, or the difference from lane 0"),
             (Action::Span, "of one token, of the prompt, or of all steps"),
+            (Action::Fold, "of the prompt: all of it, or one of its named parts"),
             (Action::Down, "next target"),
             (Action::Right, "next token"),
         ]
