@@ -397,10 +397,11 @@ pub fn partial_frame(core: &mut Core, done: u32) -> Frame {
     let attention = core.backend.attention_stats();
     let norms = core.backend.kv_norms();
     let fed = core.pass.as_ref().map(|p| p.fed.clone()).unwrap_or_default();
+    let depths = core.depths(core.lanes.len(), done as usize + 1);
     let lane = |(i, lane): (usize, &Lane)| LaneFrame {
         residual: Arc::new(residual_row(&residual, i)),
         stream: Arc::new(residual_row(&stream, i)),
-        depth: core.depth(i, core.lanes.len(), done as usize + 1),
+        depth: depths[i].clone(),
         attention: Arc::new(attention_row(&attention, i, done.div_ceil(2) as usize)),
         kv_norms: Arc::new(norms_row(&norms, i)),
         kv: kv_bytes(core, lane),
@@ -438,7 +439,7 @@ pub fn step_frame(core: &mut Core, pass: Pass, regrets: Vec<Finding>, covered: V
     let norms = core.backend.kv_norms();
     let times = op_times(core);
     // before products for the lens run
-    let mut depths: Vec<_> = (0..core.lanes.len()).map(|i| core.depth(i, core.lanes.len(), usize::MAX)).collect();
+    let mut depths = core.depths(core.lanes.len(), usize::MAX);
     let outlooks = core.outlooks(pass.draws.is_some());
     core.lanes.iter_mut().zip(outlooks).for_each(|(lane, outlook)| lane.outlook = outlook.into());
     let rows = core.lanes.len();

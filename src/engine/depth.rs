@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::core::{Core, Pause};
 use super::error::Result;
 use super::frame::{Depth, Gates};
@@ -148,6 +150,16 @@ impl Core {
         points.has(row).then(|| Arc::new(points.depth(row, reached)))
     }
 
+    /// Of every row of the last pass.
+    pub(super) fn depths(&self, rows: usize, reached: usize) -> Vec<Option<Arc<Depth>>> {
+        if !self.probes.residual {
+            return vec![None; rows];
+        }
+        let points = Points::new(self, rows);
+        let of = |row: usize| points.has(row).then(|| Arc::new(points.depth(row, reached)));
+        (0..rows).into_par_iter().map(of).collect()
+    }
+
     /// The mean over `span` of the prompt, which is read once more for it.
     pub fn depth_of_span(&mut self, span: Range<usize>) -> Result<Depth> {
         let cache = self.backend.cache();
@@ -159,9 +171,9 @@ impl Core {
         let outcome = prompt[..span.end].chunks(self.max_rows).try_for_each(|chunk| {
             self.read_rows(chunk, read, cache, None, &mut |_, _| Pause::Continue)?;
             let points = Points::new(self, chunk.len());
-            for row in (0..chunk.len()).filter(|row| span.contains(&(read + row))) {
-                sum.add(points.depth(row, targets));
-            }
+            let rows = (0..chunk.len()).filter(|row| span.contains(&(read + row))).collect::<Vec<_>>();
+            let all: Vec<Depth> = rows.into_par_iter().map(|row| points.depth(row, targets)).collect();
+            all.into_iter().for_each(|depth| sum.add(depth));
             read += chunk.len();
             Ok(())
         });
