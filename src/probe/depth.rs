@@ -83,7 +83,8 @@ pub fn shares<'a>(h: &[f32], stream: impl Fn(usize) -> &'a [f32], sources: &[(&O
 
 /// Entropy of weights that sum to 1, nats.
 pub fn entropy(weights: &[f32]) -> f32 {
-    weights.iter().filter(|w| **w > 0.0).map(|w| -w * w.ln()).sum()
+    // of a single weight it is 0, not −0
+    weights.iter().filter(|w| **w > 0.0).map(|w| -w * w.ln()).sum::<f32>() + 0.0
 }
 
 /// Mean distance Σ w_i (last − i) of sources from the newest, in sources.

@@ -73,7 +73,8 @@ pub fn si(value: f64) -> String {
 }
 
 pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.0} %", share * 100.0) } else { "–".into() }
+    // a little below zero is no negative zero
+    if share.is_finite() { format!("{:.0} %", (share * 100.0).round_ties_even() + 0.0) } else { "–".into() }
 }
 
 #[cfg(test)]
